@@ -1,0 +1,52 @@
+package api
+
+import "strconv"
+
+// Severity grades a Problem.
+type Severity string
+
+const (
+	SeverityError   Severity = "error"
+	SeverityWarning Severity = "warning"
+	SeverityInfo    Severity = "info"
+)
+
+// Problem is something that went wrong, in words for a person. It has one owner, who raises it and clears it.
+// It is an error, so that it can travel up a call chain to the border where it is shown.
+type Problem struct {
+	// Code is a stable name in kebab-case, such as "build-failed" or "base-missing"; programs match on it.
+	Code     string   `json:"code"`
+	Severity Severity `json:"severity,omitempty"` // empty means error
+	Message  string   `json:"message"`            // what happened, without a final period
+	Hint     string   `json:"hint,omitempty"`     // what to do now
+	// File, Line and Column (both from 1, Column in bytes) say where, if it has a place.
+	File   string `json:"file,omitempty"`
+	Line   int    `json:"line,omitempty"`
+	Column int    `json:"column,omitempty"`
+	// Missing lists the blobs that a pod lacks (CodeBlobMissing).
+	Missing []Digest `json:"missing,omitempty"`
+}
+
+// Error returns the message, with its place in front where it has one.
+func (p *Problem) Error() string {
+	if p.File == "" {
+		return p.Message
+	}
+	return p.File + ":" + strconv.Itoa(p.Line) + ":" + strconv.Itoa(p.Column) + ": " + p.Message
+}
+
+// The codes that programs on both sides of the connection act on.
+const (
+	CodeBaseMissing  = "base-missing" // a patch against a blob that the pod does not have: send it whole
+	CodeBlobCorrupt  = "blob-corrupt" // what arrived has another digest, size or format than announced: send it whole
+	CodeBlobMissing  = "blob-missing" // a manifest names blobs that are not staged; Missing lists them
+	CodeDiskFull     = "disk-full"    // no space left in the pod; what ran goes on running
+	CodeBadManifest  = "bad-manifest" // a path, mode or name that the pod refuses
+	CodeStartFailed  = "start-failed" // the new executable could not be started
+	CodeStale        = "stale"        // a generation older than what the pod has
+	CodeHeld         = "held"         // another agent is attached
+	CodeTakenOver    = "taken-over"   // another agent has taken the environment over
+	CodeUnauthorized = "unauthorized" // wrong token
+	CodeLogsDropped  = "logs-dropped" // lines were lost because the reader was slower than the service
+	CodeLost         = "connection-lost"
+)
