@@ -64,6 +64,8 @@ type Process struct {
 	Env []string `json:"env,omitempty"`
 	// Port is the service's main port where it is known; 0 leaves it to be found.
 	Port int `json:"port,omitempty"`
+	// Hosts are the Host header names that the tunnel takes beside localhost and loopback addresses.
+	Hosts []string `json:"hosts,omitempty"`
 	// Grace is how long a process may go on after SIGTERM, beyond the requests in flight, before SIGKILL.
 	// 0 means the default, 80 ms.
 	Grace time.Duration `json:"grace,omitempty"` // in nanoseconds
@@ -113,4 +115,16 @@ type Status struct {
 	Holder      string     `json:"holder,omitempty"` // the agent that is attached, as it named itself
 	Started     time.Time  `json:"started"`          // of the supervisor
 	LastUse     time.Time  `json:"last_use"`         // last request, attachment or swap
+}
+
+// Probe is a kubelet's probe of the service, as the supervisor gets it.
+type Probe struct {
+	Kind    string        `json:"kind"`              // "readiness", "liveness" or "startup"
+	HTTP    string        `json:"http,omitempty"`    // ":PORT/PATH", or
+	TCP     string        `json:"tcp,omitempty"`     // ":PORT", or
+	GRPC    string        `json:"grpc,omitempty"`    // ":PORT[/SERVICE]" (grpc.health.v1)
+	Exec    []string      `json:"exec,omitempty"`    // a command in the pod
+	Scheme  string        `json:"scheme,omitempty"`  // for HTTP: "http" (default) or "https"
+	Host    string        `json:"host,omitempty"`    // for HTTP: the Host header
+	Timeout time.Duration `json:"timeout,omitempty"` // in nanoseconds; 0 means a second
 }

@@ -1,0 +1,7 @@
+// Package supervisor is the pod's side of Fairlead: the first process of the pod. It stages and verifies what the agent
+// sends, swaps it in, starts, stops and watches the service's process, keeps what it writes, finds the ports it listens
+// on, and stands between the tunnel and the service so that a request that comes during a swap waits instead of failing.
+//
+// It must not know how it is reached (bridge serves it), nor Kubernetes, nor who watches files. It links no Kubernetes
+// client and no watcher: its imports are a security statement.
+package supervisor

@@ -1,0 +1,295 @@
+package supervisor
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"fairlead.dev/api"
+)
+
+// envMark is set in the environment of what a supervisor starts, with its folder: a supervisor that comes after one
+// that was killed finds by it what is left over.
+const envMark = "FAIRLEAD_WORK"
+
+// spawner starts processes from one thread that lives as long as the supervisor: PDEATHSIG fires when the THREAD that
+// forked ends, not the process.
+type spawner struct {
+	reqs chan func()
+	done chan struct{}
+}
+
+func newSpawner() *spawner {
+	s := &spawner{make(chan func()), make(chan struct{})}
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		for {
+			select {
+			case f := <-s.reqs:
+				f()
+			case <-s.done:
+				return
+			}
+		}
+	}()
+	return s
+}
+
+func (s *spawner) start(cmd *exec.Cmd) error {
+	err := make(chan error, 1)
+	s.reqs <- func() { err <- cmd.Start() }
+	return <-err
+}
+
+// process is one run of the service.
+type process struct {
+	gen    api.Generation
+	digest api.Digest
+	cmd    *exec.Cmd
+	pid    int
+	start  time.Time
+	done   chan struct{} // closed when it has been waited for
+	exit   int           // valid after done: 0-255, 128+n for signal n
+	output sync.WaitGroup
+}
+
+// startProcess starts the executable in a process group of its own, its output going to the ring.
+func (s *Supervisor) startProcess(m *api.Manifest, exe string) (*process, error) {
+	cmd := exec.Command(exe, m.Process.Args...)
+	cmd.Dir = m.Process.Dir
+	cmd.Env = append(serviceEnv(os.Environ()), m.Process.Env...)
+	cmd.Env = append(cmd.Env, envMark+"="+s.opts.Dir)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	outR, outW, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	errR, errW, err := os.Pipe()
+	if err != nil {
+		outR.Close()
+		outW.Close()
+		return nil, err
+	}
+	cmd.Stdout, cmd.Stderr = outW, errW
+	p := &process{gen: m.Generation, digest: m.Executable.Digest, cmd: cmd, start: time.Now(), done: make(chan struct{})}
+	wait, err := s.startKnown(cmd)
+	outW.Close()
+	errW.Close()
+	if err != nil {
+		outR.Close()
+		errR.Close()
+		return nil, err
+	}
+	p.pid = cmd.Process.Pid
+	p.output.Go(func() { defer outR.Close(); s.ring.capture(outR, p.gen, false) })
+	p.output.Go(func() { defer errR.Close(); s.ring.capture(errR, p.gen, true) })
+	s.wg.Go(func() {
+		wait()
+		ws, _ := cmd.ProcessState.Sys().(syscall.WaitStatus)
+		if p.exit = ws.ExitStatus(); ws.Signaled() {
+			p.exit = 128 + int(ws.Signal())
+		}
+		// What it wrote last is read before its end is told; a child that holds the pipe open does not delay that.
+		read := make(chan struct{})
+		go func() { p.output.Wait(); close(read) }()
+		select {
+		case <-read:
+		case <-time.After(50 * time.Millisecond):
+		}
+		close(p.done)
+	})
+	return p, nil
+}
+
+// startKnown starts a child that the reaper leaves to the returned wait.
+func (s *Supervisor) startKnown(cmd *exec.Cmd) (wait func() error, err error) {
+	s.reaper.mu.Lock()
+	defer s.reaper.mu.Unlock()
+	if err := s.spawn.start(cmd); err != nil {
+		return nil, err
+	}
+	pid := cmd.Process.Pid
+	s.reaper.known[pid] = true
+	return func() error {
+		err := cmd.Wait()
+		s.reaper.mu.Lock()
+		delete(s.reaper.known, pid)
+		s.reaper.mu.Unlock()
+		s.reaper.reap() // it may have hidden orphans behind it
+		return err
+	}, nil
+}
+
+// serviceEnv is the supervisor's own environment without what belongs to it.
+func serviceEnv(env []string) []string {
+	out := env[:0:0]
+	for _, kv := range env {
+		if !strings.HasPrefix(kv, "FAIRLEAD_") {
+			out = append(out, kv)
+		}
+	}
+	return out
+}
+
+// stop ends the process and all it started: SIGTERM, at most grace, then SIGKILL. It returns when all are gone.
+func (s *Supervisor) stopProcess(p *process, grace time.Duration) {
+	syscall.Kill(-p.pid, syscall.SIGTERM)
+	select {
+	case <-p.done:
+	case <-time.After(grace):
+	}
+	syscall.Kill(-p.pid, syscall.SIGKILL)
+	<-p.done
+	s.killDescendants()
+}
+
+// killDescendants ends what the service left: children that moved to other process groups or sessions.
+func (s *Supervisor) killDescendants() {
+	for range 50 { // each round finds what the former one orphaned; a fork bomb is not waited for
+		ds := descendants(os.Getpid())
+		if len(ds) == 0 {
+			return
+		}
+		for _, pid := range ds {
+			syscall.Kill(pid, syscall.SIGKILL)
+		}
+		s.reaper.reap()
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+// killLeftovers ends what a killed supervisor of the same folder left running: it would hold the port.
+func killLeftovers(dir string) {
+	mark := envMark + "=" + dir
+	ents, _ := os.ReadDir("/proc")
+	for _, e := range ents {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		env, err := os.ReadFile("/proc/" + e.Name() + "/environ")
+		if err != nil {
+			continue
+		}
+		for kv := range strings.SplitSeq(string(env), "\x00") {
+			if kv == mark {
+				syscall.Kill(pid, syscall.SIGKILL)
+				waitGone(pid, 2*time.Second)
+			}
+		}
+	}
+}
+
+// waitGone waits until the process, not necessarily a child, has ended.
+func waitGone(pid int, limit time.Duration) {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(fd)
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	for end := time.Now().Add(limit); time.Now().Before(end); {
+		if n, err := unix.Poll(fds, int(limit.Milliseconds())); n > 0 || err != nil && err != unix.EINTR {
+			return
+		}
+	}
+}
+
+// descendants lists the processes below pid, zombies left out.
+func descendants(pid int) []int {
+	children := map[int][]int{}
+	ents, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil
+	}
+	for _, e := range ents {
+		p, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		state, ppid, ok := statOf(p)
+		if ok && state != 'Z' && state != 'X' {
+			children[ppid] = append(children[ppid], p)
+		}
+	}
+	var out []int
+	for q := children[pid]; len(q) > 0; q = q[1:] {
+		out = append(out, q[0])
+		q = append(q, children[q[0]]...)
+	}
+	return out
+}
+
+// statOf reads a process's state and parent from /proc/PID/stat (proc_pid_stat(5)); the name may contain anything.
+func statOf(pid int) (state byte, ppid int, ok bool) {
+	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+	if err != nil {
+		return 0, 0, false
+	}
+	s := string(b)
+	i := strings.LastIndexByte(s, ')')
+	if i < 0 {
+		return 0, 0, false
+	}
+	f := strings.Fields(s[i+1:])
+	if len(f) < 2 {
+		return 0, 0, false
+	}
+	ppid, err = strconv.Atoi(f[1])
+	return f[0][0], ppid, err == nil
+}
+
+// reaper collects orphans: as the pod's first process (or a subreaper) the supervisor inherits them.
+type reaper struct {
+	mu    sync.Mutex
+	known map[int]bool // children that somebody waits for; started under mu, so that none is seen before it is known
+}
+
+// becomeReaper makes orphans below this process its children, as they are anyway where it is process 1.
+func becomeReaper() error {
+	return unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+}
+
+func (r *reaper) run(stop <-chan struct{}) {
+	ch := make(chan os.Signal, 1)
+	signal.Notify(ch, syscall.SIGCHLD)
+	defer signal.Stop(ch)
+	for {
+		select {
+		case <-ch:
+			r.reap()
+		case <-stop:
+			return
+		}
+	}
+}
+
+// reap waits for every dead child that nobody else does. It only peeks at first: waiting for a known child here would
+// steal its exit status. A known one at the front of the queue hides the others; whoever waits for it reaps again.
+func (r *reaper) reap() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for {
+		var info unix.Siginfo
+		err := unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		pid := siginfoPID(&info)
+		if err != nil || pid == 0 || r.known[pid] {
+			return
+		}
+		var ws unix.WaitStatus
+		unix.Wait4(pid, &ws, unix.WNOHANG, nil)
+	}
+}

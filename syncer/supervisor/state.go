@@ -1,0 +1,72 @@
+package supervisor
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"fairlead.dev/api"
+)
+
+// saveState writes the manifest that is about to run, so that a supervisor that is started anew in the same folder (the
+// container restarted, the process was killed) runs the same.
+func (s *Supervisor) saveState(m *api.Manifest) error {
+	b, err := json.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("save state: %w", err)
+	}
+	p := filepath.Join(s.opts.Dir, "manifest.json")
+	if err := os.WriteFile(p+".new", b, 0o600); err != nil {
+		os.Remove(p + ".new")
+		return writeProblem("save state", err)
+	}
+	if err := os.Rename(p+".new", p); err != nil {
+		return writeProblem("save state", err)
+	}
+	return nil
+}
+
+// restore starts what the folder says was running, if its executable is there and has its digest. Trees in volumes of
+// their own may have been lost with the pod: their files are then missing from the next manifest's point of view, and
+// are asked for.
+func (s *Supervisor) restore(ctx context.Context) {
+	b, err := os.ReadFile(filepath.Join(s.opts.Dir, "manifest.json"))
+	if err != nil {
+		return
+	}
+	var m api.Manifest
+	if err := json.Unmarshal(b, &m); err != nil || checkFiles([]api.File{m.Executable}) != nil {
+		s.opts.Logger.Warn("the saved manifest cannot be read; waiting for an agent", "err", err)
+		return
+	}
+	if !s.store.verify(m.Executable.Digest) {
+		s.opts.Logger.Warn("the saved executable is not what it was; waiting for an agent", "digest", m.Executable.Digest)
+		return
+	}
+	s.swapMu.Lock()
+	defer s.swapMu.Unlock()
+	s.replace(ctx, &m, filepath.Join(s.opts.Dir, "bin", m.Executable.Path), nil)
+}
+
+// verify reads a blob again; one that is not what its name says is removed.
+func (s *store) verify(d api.Digest) bool {
+	if !validDigest(d) {
+		return false
+	}
+	f, err := os.Open(s.path(d))
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil || "sha256:"+hex.EncodeToString(h.Sum(nil)) != string(d) {
+		os.Remove(s.path(d))
+		return false
+	}
+	return true
+}

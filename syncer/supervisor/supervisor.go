@@ -1,0 +1,607 @@
+package supervisor
+
+import (
+	"context"
+	"crypto/rand"
+	"debug/elf"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"fairlead.dev/api"
+)
+
+const (
+	// defaultGrace is how long a process may go on after SIGTERM when no request is in its hands. Under debugging a
+	// loop, 80 ms is what a service that only flushes needs; one that sleeps before it leaves (podinfo: 3 s) does so
+	// for load balancers that this pod has not.
+	defaultGrace = 80 * time.Millisecond
+	// maxGrace bounds what a manifest may ask for.
+	maxGrace = 10 * time.Minute
+	// settle is how long a process that listens on nothing must live to count as running.
+	settle = time.Second
+)
+
+// Options say where a Supervisor works.
+type Options struct {
+	Dir         string            // its own folder: store, executable, state
+	Trees       map[string]string // the synced folders by name, absolute paths
+	Version     string
+	SharesFiles bool // it runs on the agent's machine: EncodingPath is allowed
+	// StopWhenAlone ends Run this long after the last agent has left; 0 never.
+	StopWhenAlone time.Duration
+	// Echo gets the service's output, for `kubectl logs`; nil for nowhere.
+	Echo   io.Writer
+	Logger *slog.Logger
+}
+
+// Supervisor is the pod's side. Its goroutines: the reaper, the echo, one that watches the current process's ports, one
+// that waits for each process; all end before Run returns.
+type Supervisor struct {
+	opts   Options
+	store  *store
+	trees  map[string]*tree
+	ring   *ring
+	gate   *gate
+	spawn  *spawner
+	reaper reaper
+	wg     sync.WaitGroup
+	epoch  string
+	start  time.Time
+	stop   chan struct{}
+	once   sync.Once
+
+	swapMu sync.Mutex // one swap at a time; guards nothing that mu does not
+
+	mu       sync.Mutex
+	manifest *api.Manifest // the last one swapped in
+	proc     *process
+	state    api.State
+	reason   string
+	exit     *int
+	ports    []api.Port
+	lastUse  time.Time
+	holder   *holder
+	alone    *time.Timer
+}
+
+// holder is the agent that is attached.
+type holder struct {
+	name, instance string
+	keep           bool
+	lost           chan string // gets the reason once, when it is put out
+}
+
+// New prepares a Supervisor in its folder, which it makes.
+func New(opts Options) (*Supervisor, error) {
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	st, err := newStore(filepath.Join(opts.Dir, "store"), opts.SharesFiles)
+	if err != nil {
+		return nil, fmt.Errorf("open store: %w", err)
+	}
+	if err := os.MkdirAll(filepath.Join(opts.Dir, "bin"), 0o700); err != nil {
+		return nil, fmt.Errorf("open work folder: %w", err)
+	}
+	s := &Supervisor{opts: opts, store: st, trees: map[string]*tree{}, ring: newRing(ringBytes),
+		state: api.StateEmpty, start: time.Now(), lastUse: time.Now(), stop: make(chan struct{})}
+	var id [8]byte
+	rand.Read(id[:])
+	s.epoch = hex.EncodeToString(id[:])
+	s.gate = newGate(s.used)
+	for name, dir := range opts.Trees {
+		t, err := openTree(name, dir)
+		if err != nil {
+			return nil, err
+		}
+		s.trees[name] = t
+	}
+	return s, nil
+}
+
+func (s *Supervisor) used() {
+	s.mu.Lock()
+	s.lastUse = time.Now()
+	s.mu.Unlock()
+}
+
+// Run supervises until ctx ends or Shutdown is called, then stops the service and all it started.
+func (s *Supervisor) Run(ctx context.Context) error {
+	if err := becomeReaper(); err != nil {
+		return fmt.Errorf("become subreaper: %w", err)
+	}
+	killLeftovers(s.opts.Dir)
+	s.reaper.known = map[int]bool{}
+	s.spawn = newSpawner()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s.wg.Go(func() { s.reaper.run(ctx.Done()) })
+	if s.opts.Echo != nil {
+		s.wg.Go(func() { s.echo(ctx) })
+	}
+	s.mu.Lock()
+	if s.opts.StopWhenAlone > 0 {
+		s.alone = time.AfterFunc(s.opts.StopWhenAlone, s.Shutdown)
+	}
+	s.mu.Unlock()
+	s.restore(ctx)
+	select {
+	case <-ctx.Done():
+	case <-s.stop:
+	}
+	s.swapMu.Lock() // never unlocked: no swap begins any more
+	s.mu.Lock()
+	p, grace := s.proc, s.graceLocked()
+	s.mu.Unlock()
+	s.gate.shut()
+	if p != nil {
+		s.stopProcess(p, grace)
+	}
+	s.killDescendants()
+	cancel()
+	s.wg.Wait()
+	close(s.spawn.done)
+	return nil
+}
+
+// Shutdown makes Run return.
+func (s *Supervisor) Shutdown() { s.once.Do(func() { close(s.stop) }) }
+
+// echo writes the service's lines to the container's own log.
+func (s *Supervisor) echo(ctx context.Context) {
+	s.ring.follow(ctx, 0, func(b []byte) error {
+		dec := json.NewDecoder(strings.NewReader(string(b)))
+		for {
+			var e api.LogEvent
+			if err := dec.Decode(&e); err != nil {
+				return nil
+			}
+			if e.Type != api.KindLog {
+				continue
+			}
+			if e.Dropped > 0 {
+				fmt.Fprintf(s.opts.Echo, "fairlead: %d lines were not kept\n", e.Dropped)
+			}
+			if _, err := io.WriteString(s.opts.Echo, e.Text+"\n"); err != nil {
+				return err
+			}
+		}
+	})
+}
+
+func (s *Supervisor) graceLocked() time.Duration {
+	if s.manifest == nil || s.manifest.Process.Grace <= 0 {
+		return defaultGrace
+	}
+	return min(s.manifest.Process.Grace, maxGrace)
+}
+
+// Status says what runs.
+func (s *Supervisor) Status(context.Context) (api.Status, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.statusLocked(), nil
+}
+
+func (s *Supervisor) statusLocked() api.Status {
+	st := api.Status{
+		Version: s.opts.Version, Target: api.Target{OS: runtime.GOOS, Arch: runtime.GOARCH}, SharesFiles: s.opts.SharesFiles,
+		State: s.state, ExitCode: s.exit, Ports: s.ports, Blobs: s.store.digests(), Seq: s.ring.last(), Epoch: s.epoch,
+		Started: s.start, LastUse: s.lastUse,
+	}
+	if s.manifest != nil {
+		st.Generation = s.manifest.Generation
+	}
+	if s.proc != nil {
+		st.Digest = s.proc.digest
+		if s.state != api.StateExited {
+			st.PID = s.proc.pid
+		}
+	}
+	if s.holder != nil {
+		st.Holder = s.holder.name
+	}
+	return st
+}
+
+// Stage stores one blob; see api.Blob. Its errors are *api.Problem with CodeBaseMissing, CodeBlobCorrupt, CodeDiskFull
+// or CodeBadManifest, or the reader's own.
+func (s *Supervisor) Stage(ctx context.Context, b api.Blob, r io.Reader) error {
+	s.used()
+	return s.store.stage(ctx, b, r)
+}
+
+// Events hands every event after the given number to emit, in batches of whole lines of JSON, until ctx ends.
+func (s *Supervisor) Events(ctx context.Context, epoch string, after uint64, emit func([]byte) error) error {
+	if epoch != s.epoch {
+		after = 0 // those numbers were another supervisor's
+	}
+	return s.ring.follow(ctx, after, emit)
+}
+
+// Tunnel passes a connection to a port of the service (0: its main port), until it ends.
+func (s *Supervisor) Tunnel(ctx context.Context, conn net.Conn, port int) {
+	s.gate.serve(ctx, conn, port)
+}
+
+// Attach makes the caller the agent of this environment until detach is called; lost gets a reason if another one takes
+// over. An instance that attaches again replaces itself: its old connection may not have been missed yet.
+func (s *Supervisor) Attach(name, instance string, takeOver, keep bool) (lost <-chan string, detach func(), err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if h := s.holder; h != nil {
+		if h.instance != instance && !takeOver {
+			return nil, nil, &api.Problem{Code: api.CodeHeld, Message: fmt.Sprintf("the environment is in use by %s", h.name),
+				Hint: "stop that one, or take over with --take-over"}
+		}
+		h.lost <- fmt.Sprintf("%s has taken the environment over", name)
+	}
+	h := &holder{name: name, instance: instance, keep: keep, lost: make(chan string, 1)}
+	s.holder = h
+	s.lastUse = time.Now()
+	if s.alone != nil {
+		s.alone.Stop()
+	}
+	return h.lost, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.holder != h {
+			return
+		}
+		s.holder = nil
+		s.lastUse = time.Now()
+		if s.opts.StopWhenAlone > 0 && !h.keep {
+			s.alone = time.AfterFunc(s.opts.StopWhenAlone, s.Shutdown)
+		}
+	}, nil
+}
+
+// Swap makes the manifest what the pod runs. It returns as soon as the new process is started; events tell the rest.
+// Before the old process is told to stop, everything that can fail has been done; when Swap fails, what ran goes on.
+// A manifest that is in already is answered with the status, so a caller that lost the answer may ask again.
+func (s *Supervisor) Swap(ctx context.Context, m api.Manifest) (api.Status, error) {
+	s.swapMu.Lock()
+	defer s.swapMu.Unlock()
+	select {
+	case <-s.stop:
+		return api.Status{}, &api.Problem{Code: api.CodeLost, Message: "the environment is being stopped"}
+	default:
+	}
+	s.used()
+	s.mu.Lock()
+	cur := s.manifest
+	s.mu.Unlock()
+	if cur != nil && m.Generation <= cur.Generation {
+		if m.Generation == cur.Generation && m.Executable.Digest == cur.Executable.Digest {
+			return s.Status(ctx)
+		}
+		return api.Status{}, &api.Problem{Code: api.CodeStale, Message: fmt.Sprintf("generation %d is not newer than the pod's %d", m.Generation, cur.Generation)}
+	}
+	exe, changes, err := s.prepare(&m, cur)
+	if err != nil {
+		return api.Status{}, err
+	}
+	if err := s.saveState(&m); err != nil {
+		for _, c := range changes {
+			c.abort()
+		}
+		return api.Status{}, err
+	}
+	s.replace(ctx, &m, exe, changes)
+	keep := []api.Digest{m.Executable.Digest}
+	if cur != nil {
+		keep = append(keep, cur.Executable.Digest)
+	}
+	s.store.keep(keep...)
+	st, _ := s.Status(ctx)
+	if st.State == api.StateFailed {
+		return st, &api.Problem{Code: api.CodeStartFailed, Message: s.reasonNow()}
+	}
+	return st, nil
+}
+
+func (s *Supervisor) reasonNow() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.reason
+}
+
+// prepare checks the manifest and does all that needs space: the executable beside its place, the trees' new files.
+func (s *Supervisor) prepare(m, cur *api.Manifest) (exe string, changes []*treeChange, err error) {
+	x := m.Executable
+	if m.Generation == 0 || x.Path != filepath.Base(x.Path) || x.Link != "" {
+		return "", nil, &api.Problem{Code: api.CodeBadManifest, Message: fmt.Sprintf("manifest: %q cannot be the executable", x.Path)}
+	}
+	if err := checkFiles([]api.File{x}); err != nil {
+		return "", nil, err
+	}
+	was := map[string]map[string]api.File{}
+	if cur != nil {
+		for _, t := range cur.Trees {
+			was[t.Name] = map[string]api.File{}
+			for _, f := range t.Files {
+				was[t.Name][f.Path] = f
+			}
+		}
+	}
+	var missing []api.Digest
+	if !s.store.has(x.Digest, x.Size) {
+		missing = append(missing, x.Digest)
+	}
+	for _, t := range m.Trees {
+		tr := s.trees[t.Name]
+		if tr == nil {
+			return "", nil, &api.Problem{Code: api.CodeBadManifest, Message: fmt.Sprintf("manifest: the pod has no folder %q", t.Name)}
+		}
+		if err := checkFiles(t.Files); err != nil {
+			return "", nil, err
+		}
+		for _, f := range t.Files {
+			if f.Link == "" && !tr.holds(f, was[t.Name]) && !s.store.has(f.Digest, f.Size) {
+				missing = append(missing, f.Digest)
+			}
+		}
+	}
+	if len(missing) > 0 {
+		return "", nil, &api.Problem{Code: api.CodeBlobMissing, Message: fmt.Sprintf("%d of the manifest's files are not in the pod", len(missing)), Missing: missing}
+	}
+	if err := checkExecutable(s.store.path(x.Digest)); err != nil {
+		return "", nil, err
+	}
+	for _, t := range m.Trees {
+		c, err := s.trees[t.Name].prepare(t.Files, was[t.Name], s.store)
+		if err != nil {
+			for _, c := range changes {
+				c.abort()
+			}
+			return "", nil, err
+		}
+		changes = append(changes, c)
+	}
+	return filepath.Join(s.opts.Dir, "bin", x.Path), changes, nil
+}
+
+// checkExecutable refuses what the kernel would: better now than with the old process gone.
+func checkExecutable(path string) error {
+	f, err := elf.Open(path)
+	if err != nil {
+		return &api.Problem{Code: api.CodeBadManifest, Message: "the executable is not an ELF file: " + err.Error(),
+			Hint: "the service must be built for linux"}
+	}
+	defer f.Close()
+	want := map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}[runtime.GOARCH]
+	if f.Machine != want {
+		return &api.Problem{Code: api.CodeBadManifest, Message: fmt.Sprintf("the executable is for %v, the pod is %s", f.Machine, runtime.GOARCH)}
+	}
+	for _, p := range f.Progs {
+		if p.Type == elf.PT_INTERP {
+			b, _ := io.ReadAll(io.LimitReader(p.Open(), 4096))
+			interp := strings.TrimRight(string(b), "\x00")
+			if _, err := os.Stat(interp); err != nil {
+				return &api.Problem{Code: api.CodeBadManifest, Message: fmt.Sprintf("the executable needs %s, which the pod's image does not have", interp),
+					Hint: "build it with CGO_ENABLED=0 (build: {env: {CGO_ENABLED: \"0\"}} in fairlead.yaml), or use an image with a C library"}
+			}
+		}
+	}
+	return nil
+}
+
+// replace stops the old process, commits the files and starts the new one.
+func (s *Supervisor) replace(ctx context.Context, m *api.Manifest, exe string, changes []*treeChange) {
+	s.mu.Lock()
+	old, grace, oldState := s.proc, s.graceLocked(), s.state
+	s.mu.Unlock()
+	s.gate.shut()
+	if old != nil && oldState != api.StateExited {
+		s.gate.drain(ctx)
+		s.setState(api.StateStopping, old, nil, "")
+		s.stopProcess(old, grace)
+	}
+	s.gate.dropIdle()
+	var errs []error
+	for _, c := range changes {
+		errs = append(errs, c.commit())
+	}
+	errs = append(errs, s.link(m, exe))
+	s.mu.Lock()
+	s.manifest, s.exit = m, nil
+	s.proc = nil
+	s.mu.Unlock()
+	s.gate.setHosts(m.Process.Hosts)
+	var p *process
+	err := errors.Join(errs...)
+	if err == nil {
+		p, err = s.startProcess(m, exe)
+	}
+	if err != nil {
+		why := fmt.Sprintf("start %s: %v", filepath.Base(exe), err)
+		s.gate.fail(func() string { return why })
+		s.setState(api.StateFailed, nil, nil, why)
+		return
+	}
+	s.mu.Lock()
+	s.proc = p
+	s.mu.Unlock()
+	s.setState(api.StateStarting, p, nil, "")
+	s.wg.Go(func() { s.observe(p, m.Process.Port) })
+}
+
+// link puts the executable in its place: a hard link to the verified blob, renamed over the old one.
+func (s *Supervisor) link(m *api.Manifest, exe string) error {
+	tmp := exe + ".new"
+	os.Remove(tmp)
+	if err := os.Link(s.store.path(m.Executable.Digest), tmp); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, exe); err != nil {
+		return err
+	}
+	// rename(2) does nothing when both names are the same file already
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// setState records and tells the process's state.
+func (s *Supervisor) setState(st api.State, p *process, exit *int, reason string) {
+	s.mu.Lock()
+	e := &api.ProcessEvent{Header: api.Header{Type: api.KindProcess, Time: time.Now()}, State: st, ExitCode: exit, Reason: reason}
+	s.state, s.exit, s.reason = st, exit, reason
+	if s.manifest != nil {
+		e.Generation = s.manifest.Generation
+	}
+	if p != nil {
+		e.Generation, e.PID, e.Digest = p.gen, p.pid, p.digest
+	}
+	if st != api.StateRunning && st != api.StateStarting {
+		s.ports = nil
+	}
+	s.mu.Unlock()
+	s.ring.addState(e)
+}
+
+// observe watches one process from its start to its end: what it listens on, and its exit.
+func (s *Supervisor) observe(p *process, mainPort int) {
+	var last []listener
+	running := false
+	poll := time.NewTimer(time.Millisecond)
+	defer poll.Stop()
+	for {
+		select {
+		case <-p.done:
+			s.ended(p)
+			return
+		case <-poll.C:
+		}
+		age := time.Since(p.start)
+		now := listeners(append(descendants(p.pid), p.pid))
+		if !sameListeners(now, last) {
+			last = now
+			main := pickMain(now, mainPort)
+			if len(now) > 0 && (mainPort == 0 || main == mainPort || age > settle) {
+				s.listening(p, now, main, &running)
+			}
+		}
+		if !running && age > settle && (len(now) == 0 || mainPort != 0) {
+			s.listening(p, now, pickMain(now, mainPort), &running)
+		}
+		poll.Reset(pollEvery(age))
+	}
+}
+
+// pollEvery: a start is looked at closely, since requests wait for it; a service that has been up for a while changes
+// its ports rarely, and the look costs up to a millisecond.
+func pollEvery(age time.Duration) time.Duration {
+	switch {
+	case age < 300*time.Millisecond:
+		return 2 * time.Millisecond
+	case age < 3*time.Second:
+		return 10 * time.Millisecond
+	case age < 30*time.Second:
+		return 200 * time.Millisecond
+	}
+	return 2 * time.Second
+}
+
+func sameListeners(a, b []listener) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i] != b[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// pickMain chooses the port that a browser is opened on: the declared one where the service listens on it, else the
+// first socket that it made and that is not bound to loopback only, else the first.
+func pickMain(ls []listener, declared int) int {
+	first := 0
+	for _, l := range ls {
+		if int(l.addr.Port()) == declared {
+			return declared
+		}
+		if first == 0 && !l.addr.Addr().IsLoopback() {
+			first = int(l.addr.Port())
+		}
+	}
+	if first == 0 && len(ls) > 0 {
+		first = int(ls[0].addr.Port())
+	}
+	return first
+}
+
+func (s *Supervisor) listening(p *process, ls []listener, main int, running *bool) {
+	ports := []api.Port{}
+	seen := map[int]bool{}
+	for _, l := range ls {
+		n := int(l.addr.Port())
+		if seen[n] {
+			continue
+		}
+		seen[n] = true
+		ports = append(ports, api.Port{Port: n, Loopback: l.addr.Addr().IsLoopback(), Main: n == main})
+	}
+	s.mu.Lock()
+	if s.proc != p || s.state == api.StateStopping {
+		s.mu.Unlock()
+		return
+	}
+	s.ports = ports
+	s.mu.Unlock()
+	s.gate.open(ls, main)
+	s.ring.addState(&api.ListeningEvent{Header: api.Header{Type: api.KindListening, Generation: p.gen, Time: time.Now()}, Ports: ports})
+	if !*running {
+		*running = true
+		s.setState(api.StateRunning, p, nil, "")
+	}
+}
+
+// ended records that a process has ended by itself (a stopped one has been replaced by then).
+func (s *Supervisor) ended(p *process) {
+	s.mu.Lock()
+	current := s.proc == p && s.state != api.StateStopping
+	s.mu.Unlock()
+	if !current {
+		return
+	}
+	s.killDescendants()
+	code := p.exit
+	why := fmt.Sprintf("the service exited with code %d", code)
+	if code > 128 {
+		why = fmt.Sprintf("the service was ended by signal %d", code-128)
+	}
+	s.gate.fail(func() string {
+		lines := []string{fmt.Sprintf("%s (generation %d). Its last lines:", why, p.gen)}
+		for _, l := range s.ring.tail(p.gen, 20) {
+			lines = append(lines, "  "+string(l))
+		}
+		return strings.Join(append(lines, "", "It starts again with the next save."), "\n")
+	})
+	s.setState(api.StateExited, p, &code, why)
+}
+
+// Signal passes a signal on to the service's process group.
+func (s *Supervisor) Signal(sig syscall.Signal) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.proc != nil && s.state != api.StateExited {
+		syscall.Kill(-s.proc.pid, sig)
+	}
+}
