@@ -1,7 +1,6 @@
 package supervisor
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -31,26 +30,24 @@ func (s *Supervisor) saveState(m *api.Manifest) error {
 	return nil
 }
 
-// restore starts what the folder says was running, if its executable is there and has its digest. Trees in volumes of
-// their own may have been lost with the pod: their files are then missing from the next manifest's point of view, and
+// saved reads what the folder says was running: nil unless its executable is there and has its digest. Trees in volumes
+// of their own may have been lost with the pod: their files are then missing from the next manifest's point of view, and
 // are asked for.
-func (s *Supervisor) restore(ctx context.Context) {
+func (s *Supervisor) saved() *api.Manifest {
 	b, err := os.ReadFile(filepath.Join(s.opts.Dir, "manifest.json"))
 	if err != nil {
-		return
+		return nil
 	}
 	var m api.Manifest
 	if err := json.Unmarshal(b, &m); err != nil || checkFiles([]api.File{m.Executable}) != nil {
 		s.opts.Logger.Warn("the saved manifest cannot be read; waiting for an agent", "err", err)
-		return
+		return nil
 	}
 	if !s.store.verify(m.Executable.Digest) {
 		s.opts.Logger.Warn("the saved executable is not what it was; waiting for an agent", "digest", m.Executable.Digest)
-		return
+		return nil
 	}
-	s.swapMu.Lock()
-	defer s.swapMu.Unlock()
-	s.replace(ctx, &m, filepath.Join(s.opts.Dir, "bin", m.Executable.Path), nil)
+	return &m
 }
 
 // verify reads a blob again; one that is not what its name says is removed.

@@ -63,6 +63,8 @@ type Supervisor struct {
 	stop   chan struct{}
 	once   sync.Once
 
+	last *api.Manifest // what the folder says was running when this supervisor came
+
 	swapMu sync.Mutex // one swap at a time; guards nothing that mu does not
 
 	mu       sync.Mutex
@@ -109,6 +111,7 @@ func New(opts Options) (*Supervisor, error) {
 		}
 		s.trees[name] = t
 	}
+	s.last = s.saved()
 	return s, nil
 }
 
@@ -137,7 +140,11 @@ func (s *Supervisor) Run(ctx context.Context) error {
 		s.alone = time.AfterFunc(s.opts.StopWhenAlone, s.Shutdown)
 	}
 	s.mu.Unlock()
-	s.restore(ctx)
+	if m := s.last; m != nil {
+		s.swapMu.Lock()
+		s.replace(ctx, m, filepath.Join(s.opts.Dir, "bin", m.Executable.Path), nil)
+		s.swapMu.Unlock()
+	}
 	select {
 	case <-ctx.Done():
 	case <-s.stop:

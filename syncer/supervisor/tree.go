@@ -225,7 +225,10 @@ func (c *treeChange) commit() error {
 		note(c.t.root.Chmod(f.Path, fs.FileMode(f.Mode)))
 	}
 	for _, p := range c.delete { // folders that are empty now go too
-		for d := path.Dir(p); d != "." && c.t.root.Remove(d) == nil; d = path.Dir(d) {
+		for d := path.Dir(p); d != "."; d = path.Dir(d) {
+			if fi, err := c.t.root.Lstat(d); err != nil || !fi.IsDir() || c.t.root.Remove(d) != nil {
+				break
+			}
 		}
 	}
 	if first != nil {

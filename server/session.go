@@ -1,0 +1,347 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"fairlead.dev/api"
+	"fairlead.dev/bridge"
+	"fairlead.dev/syncer"
+	"fairlead.dev/syncer/build"
+)
+
+// Config is what a Session is made of; main fills it.
+type Config struct {
+	// Spec names the environment; its Token is filled in from the record.
+	Spec bridge.Spec
+	// Open makes or finds the environment.
+	Open func(ctx context.Context, spec bridge.Spec, progress bridge.Progress) (bridge.Environment, error)
+	// Record is kept with the environment's; Environment, Kubeconfig and Dir are set.
+	Record  Record
+	Records Records
+	// Service is what is built, and with which settings.
+	Service build.Service
+	Build   build.Options
+	// Target is built for until the environment says what it is.
+	Target api.Target
+	// Process is what the settings and the command line say; what they leave out comes from the environment.
+	Process api.Process
+	Folders []syncer.Folder
+	Watch   WatchOptions
+	// TakeOver puts another agent out; Keep leaves the environment when the session ends.
+	TakeOver, Keep bool
+	// Emit is told everything, in order, one call at a time.
+	Emit   func(api.Event)
+	Logger *slog.Logger
+}
+
+// Session is one service under edit. Its goroutines, all ended when Run returns: the opening of the environment, the
+// connection, the follower of the pod's events, the watcher and the loop, and the tunnels' connections.
+type Session struct {
+	cfg    Config
+	keep   *keeper
+	conn   *bridge.Conn
+	loop   *syncer.Loop
+	tun    *tunnels
+	inputs inputs
+
+	emitMu sync.Mutex
+
+	envReady chan struct{} // closed when env or its error is there
+	env      bridge.Environment
+
+	mu    sync.Mutex
+	saved map[api.Generation]time.Time
+	ready map[api.Generation]string // the URL that was told
+	fatal error
+}
+
+// NewSession prepares a session.
+func NewSession(cfg Config) (*Session, error) {
+	rec, err := cfg.Records.Load(cfg.Spec.Name)
+	if err != nil {
+		return nil, err
+	}
+	old := rec
+	rec = cfg.Record
+	rec.Version, rec.Token, rec.Ports, rec.Main, rec.Generation, rec.Since = old.Version, old.Token, old.Ports, old.Main, old.Generation, old.Since
+	rec.Agent, rec.PID = fmt.Sprintf("%s (pid %d)", cfg.Spec.Owner, os.Getpid()), os.Getpid()
+	cfg.Spec.Token = rec.Token
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	s := &Session{cfg: cfg, keep: &keeper{recs: cfg.Records, rec: rec}, envReady: make(chan struct{}),
+		saved: map[api.Generation]time.Time{}, ready: map[api.Generation]string{}}
+	s.conn = bridge.New(bridge.Options{Dial: s.dial, Token: rec.Token, Name: rec.Agent, TakeOver: cfg.TakeOver, Keep: cfg.Keep, OnState: s.connState})
+	s.loop = syncer.New(syncer.Config{
+		Pod: s.conn, Build: s.build, Folders: cfg.Folders, Process: s.process, Name: executableName(cfg.Service.Name),
+		Dir: filepath.Join(cfg.Records.Folder(cfg.Spec.Name), "base"), Emit: s.emit, Shipping: s.shipping,
+	})
+	s.loop.Number(rec.Generation)
+	s.tun = newTunnels(maps.Clone(rec.Ports), s.conn.DialPort)
+	return s, nil
+}
+
+func executableName(service string) string { return service }
+
+func (s *Session) emit(e api.Event) {
+	s.emitMu.Lock()
+	defer s.emitMu.Unlock()
+	if h := e.Head(); h.Time.IsZero() {
+		h.Time = time.Now()
+	}
+	s.cfg.Emit(e)
+}
+
+func (s *Session) tell(state, reason string) {
+	info := s.keep.get().Environment
+	s.emit(&api.EnvironmentEvent{Header: api.Header{Type: api.KindEnvironment, Generation: s.keep.get().Generation}, Environment: info, State: state, Reason: reason})
+}
+
+// Run makes the environment, builds, ships, and follows saves until ctx ends. It returns nil when ctx ended, and what
+// makes going on impossible otherwise: no environment, or one that another agent took over.
+func (s *Session) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	defer s.tun.wait()
+	defer wg.Wait()
+	defer cancel(nil)
+	fail := func(err error) {
+		if err != nil && ctx.Err() == nil {
+			cancel(err)
+		}
+	}
+	s.tell("finding", "")
+	opened := make(chan struct{})
+	wg.Go(func() {
+		defer close(opened)
+		fail(s.openEnvironment(ctx))
+	})
+	wg.Go(func() { fail(ended(ctx, s.conn.Run(ctx))) })
+	wg.Go(func() { s.follow(ctx) })
+	wg.Go(func() { fail(ended(ctx, s.watch(ctx))) })
+	wg.Go(func() { s.loop.Run(ctx) })
+	<-ctx.Done()
+	<-opened
+	err := context.Cause(ctx)
+	if errors.Is(err, context.Canceled) {
+		err = nil
+	}
+	return errors.Join(err, s.close(err))
+}
+
+// ended is what a part's end means for the session: nothing when the session is ending.
+func ended(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+func (s *Session) openEnvironment(ctx context.Context) error {
+	env, err := s.cfg.Open(ctx, s.cfg.Spec, func(msg string) { s.tell("creating", msg) })
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	if err := s.keep.change(func(r *Record) { r.Environment = env.Info() }); err != nil {
+		return err
+	}
+	s.env = env
+	close(s.envReady)
+	if env.Target() != s.cfg.Target {
+		s.loop.Changed(syncer.Change{Build: true, Saved: time.Now()})
+	}
+	return nil
+}
+
+// environment waits until there is one.
+func (s *Session) environment(ctx context.Context) (bridge.Environment, error) {
+	select {
+	case <-s.envReady:
+		return s.env, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (s *Session) dial(ctx context.Context) (io.ReadWriteCloser, error) {
+	env, err := s.environment(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return env.Dial(ctx)
+}
+
+// close ends what the session had begun: the environment goes too, unless it is kept or somebody else's by now.
+func (s *Session) close(why error) error {
+	select {
+	case <-s.envReady:
+	default:
+		return nil
+	}
+	defer s.env.Close()
+	var p *api.Problem
+	if errors.As(why, &p) && (p.Code == api.CodeTakenOver || p.Code == api.CodeHeld || p.Code == api.CodeUnauthorized) {
+		return nil
+	}
+	s.keep.change(func(r *Record) { r.Agent, r.PID, r.URL = "", 0, "" })
+	if s.cfg.Keep {
+		return nil
+	}
+	s.tell("stopping", "")
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	defer cancel()
+	if err := s.env.Delete(ctx); err != nil {
+		return err
+	}
+	s.tell("deleted", "")
+	return s.cfg.Records.Remove(s.cfg.Spec.Name)
+}
+
+func (s *Session) connState(connected bool, err error) {
+	switch {
+	case connected:
+		s.tell("connected", "")
+		s.loop.Resync()
+	case err != nil:
+		s.tell("lost", err.Error())
+	}
+}
+
+// process is how the service is started: the command line and fairlead.yaml first, then the staging Deployment.
+func (s *Session) process() api.Process {
+	p := s.cfg.Process
+	select {
+	case <-s.envReady:
+	default:
+		return p
+	}
+	found := s.env.Process()
+	if p.Args == nil {
+		p.Args = found.Args
+	}
+	if p.Dir == "" {
+		p.Dir = found.Dir
+	}
+	if p.Port == 0 {
+		p.Port = found.Port
+	}
+	p.Env = append(append([]string{}, found.Env...), p.Env...)
+	return p
+}
+
+func (s *Session) target() api.Target {
+	select {
+	case <-s.envReady:
+		return s.env.Target()
+	default:
+		return s.cfg.Target
+	}
+}
+
+func (s *Session) shipping(g api.Generation, saved time.Time) {
+	s.mu.Lock()
+	s.saved[g] = saved
+	for old := range s.saved {
+		if old+16 < g {
+			delete(s.saved, old)
+			delete(s.ready, old)
+		}
+	}
+	s.mu.Unlock()
+	if err := s.keep.change(func(r *Record) { r.Generation = g }); err != nil {
+		s.cfg.Logger.Warn("the record was not written", "err", err)
+	}
+}
+
+// follow tells the pod's events, from where it stopped, through every loss of the connection.
+func (s *Session) follow(ctx context.Context) {
+	var epoch string
+	var after uint64
+	for ctx.Err() == nil {
+		st, err := s.conn.Status(ctx)
+		if err != nil {
+			if pause(ctx, 50*time.Millisecond) != nil {
+				return
+			}
+			continue
+		}
+		switch {
+		case epoch == "" && s.env.Info().Resumed:
+			epoch, after = st.Epoch, st.Seq // what an earlier agent has shown is not shown again
+		case epoch != st.Epoch:
+			epoch, after = st.Epoch, 0
+		}
+		s.conn.Events(ctx, epoch, after, func(e api.Event) error {
+			after = e.Head().Seq
+			s.podEvent(ctx, e)
+			return nil
+		})
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s *Session) podEvent(ctx context.Context, e api.Event) {
+	s.emit(e)
+	l, ok := e.(*api.ListeningEvent)
+	if !ok {
+		return
+	}
+	url, main := "", 0
+	for _, p := range l.Ports {
+		n, err := s.tun.open(ctx, p.Port)
+		if err != nil {
+			s.emit(&api.ProblemEvent{Header: api.Header{Type: api.KindProblem, Generation: l.Generation},
+				Problem: api.Problem{Code: "no-local-port", Message: err.Error(), Hint: "close what uses up this machine's ports"}})
+			continue
+		}
+		if p.Main {
+			url, main = fmt.Sprintf("http://127.0.0.1:%d", n), p.Port
+		}
+	}
+	s.mu.Lock()
+	told, was := s.ready[l.Generation]
+	news := !was || told != url
+	s.ready[l.Generation] = url
+	saved := s.saved[l.Generation]
+	s.mu.Unlock()
+	if !news {
+		return
+	}
+	var ms int64
+	if !saved.IsZero() {
+		ms = l.Time.Sub(saved).Milliseconds()
+		if st := time.Since(saved).Milliseconds(); ms < 0 || ms > st { // the pod's clock is not ours
+			ms = st
+		}
+	}
+	s.keep.change(func(r *Record) {
+		r.URL, r.Main = url, main
+		for k, v := range s.tun.known() {
+			r.Ports[k] = v
+		}
+	})
+	s.emit(&api.ReadyEvent{Header: api.Header{Type: api.KindReady, Generation: l.Generation}, URL: url, MS: ms})
+}

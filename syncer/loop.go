@@ -1,0 +1,358 @@
+package syncer
+
+import (
+	"context"
+	"errors"
+	"os"
+	"sync"
+	"time"
+
+	"fairlead.dev/api"
+)
+
+// Built is what one build gave.
+type Built struct {
+	Executable Executable
+	Duration   time.Duration
+	// Temporary: the file is the loop's, to be removed when it is superseded.
+	Temporary bool
+}
+
+// Config is what a Loop is made of.
+type Config struct {
+	Pod Pod
+	// Build builds the service as it is now. The user's failure is []*api.Problem (the build stops being wanted); a
+	// cancelled context is its error.
+	Build func(ctx context.Context) (Built, []*api.Problem, error)
+	// Folders are the plain files that travel along; may be nil.
+	Folders []Folder
+	// Process says how the service is started; asked at each generation.
+	Process func() api.Process
+	// Name is the executable's base name in the pod.
+	Name string
+	// Dir keeps the base of differences; see Shipper.
+	Dir string
+	// Emit is told what happens, in order: BuildEvent, ProblemEvent, TransferEvent. It is called from one goroutine at
+	// a time and must not block for long.
+	Emit func(api.Event)
+	// Shipping is told, before a generation goes to the pod, when the edit was saved that led to it; may be nil.
+	Shipping func(g api.Generation, saved time.Time)
+}
+
+// Change is what happened to the files.
+type Change struct {
+	Build bool      // what the build reads has changed
+	Files bool      // a synced folder has changed
+	Saved time.Time // when
+}
+
+// Loop is the engine. Run's goroutines: the one of Run, which decides; one build at a time; one that ships.
+type Loop struct {
+	cfg     Config
+	shipper Shipper
+	trees   Trees
+
+	changes chan Change
+	resync  chan struct{}
+
+	emitMu sync.Mutex
+
+	mu     sync.Mutex
+	gen    api.Generation // the last number given out
+	want   *wanted
+	wake   chan struct{}
+	failed bool // the last build failed: its problems are up
+}
+
+// wanted is the generation that the pod should run.
+type wanted struct {
+	gen   api.Generation
+	built Built
+	saved time.Time
+	told  bool // its transfer has been told; a repeat is only for a pod that lost it
+}
+
+// New makes a Loop.
+func New(cfg Config) *Loop {
+	return &Loop{cfg: cfg, shipper: Shipper{Dir: cfg.Dir}, changes: make(chan Change, 1), resync: make(chan struct{}, 1), wake: make(chan struct{}, 1)}
+}
+
+// Changed tells the loop of a change. It never blocks: what is not taken yet is united with it.
+func (l *Loop) Changed(c Change) {
+	for {
+		select {
+		case l.changes <- c:
+			return
+		case old := <-l.changes:
+			c = unite(old, c)
+		}
+	}
+}
+
+func unite(a, b Change) Change {
+	u := Change{Build: a.Build || b.Build, Files: a.Files || b.Files, Saved: a.Saved}
+	if u.Saved.IsZero() {
+		u.Saved = b.Saved
+	}
+	return u
+}
+
+// Resync makes the loop compare what the pod runs with what is wanted: after a connection came (back) up.
+func (l *Loop) Resync() {
+	select {
+	case l.resync <- struct{}{}:
+	default:
+	}
+}
+
+// Number tells the loop that generations up to g have been used, by a former agent.
+func (l *Loop) Number(g api.Generation) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.gen = max(l.gen, g)
+}
+
+func (l *Loop) next() api.Generation {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.gen++
+	return l.gen
+}
+
+func (l *Loop) emit(e api.Event) {
+	l.emitMu.Lock()
+	defer l.emitMu.Unlock()
+	if e.Head().Time.IsZero() {
+		e.Head().Time = time.Now()
+	}
+	l.cfg.Emit(e)
+}
+
+// Run builds at once and then follows changes until ctx ends.
+func (l *Loop) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, cancelAll := context.WithCancel(ctx)
+	defer cancelAll()
+	wg.Go(func() { l.shipAll(ctx) })
+
+	type outcome struct {
+		gen      api.Generation
+		change   Change
+		built    Built
+		problems []*api.Problem
+		err      error
+	}
+	done := make(chan outcome, 1)
+	var cancel context.CancelFunc
+	var running *Change
+	start := func(c Change) {
+		var bctx context.Context
+		bctx, cancel = context.WithCancel(ctx)
+		running = &c
+		gen := l.next()
+		wg.Go(func() {
+			b, ps, err := l.cfg.Build(bctx)
+			done <- outcome{gen, c, b, ps, err}
+		})
+	}
+	start(Change{Build: true, Files: true, Saved: time.Now()})
+	var waiting *Change // came while a cancelled build is still ending
+	for {
+		select {
+		case <-ctx.Done():
+			if running != nil {
+				cancel()
+				if o := <-done; o.err == nil && o.built.Temporary {
+					os.Remove(o.built.Executable.Path)
+				}
+			}
+			return ctx.Err()
+		case c := <-l.changes:
+			switch {
+			case running != nil && c.Build:
+				cancel()
+				u := unite(*running, c)
+				u.Saved = c.Saved // the wait that the user sees began with the last save
+				if waiting != nil {
+					u = unite(*waiting, u)
+				}
+				waiting = &u
+			case running != nil: // plain files only: the build under way takes them along
+			case c.Build:
+				start(c)
+			case c.Files:
+				l.again(c)
+			}
+		case o := <-done:
+			cancel()
+			running = nil
+			switch {
+			case waiting != nil && (o.err != nil || len(o.problems) > 0):
+				l.emit(&api.BuildEvent{Header: api.Header{Type: api.KindBuild, Generation: o.gen}, MS: o.built.Duration.Milliseconds(), Canceled: true})
+			case o.err != nil && ctx.Err() != nil:
+				return ctx.Err()
+			default:
+				l.finish(o.gen, o.change, o.built, o.problems, o.err)
+			}
+			if waiting != nil {
+				start(*waiting)
+				waiting = nil
+			}
+		case <-l.resync:
+			l.poke()
+		}
+	}
+}
+
+func (l *Loop) poke() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// finish tells of a build's end, and wants its result.
+func (l *Loop) finish(gen api.Generation, c Change, b Built, problems []*api.Problem, err error) {
+	if err != nil {
+		problems = append(problems, asProblem(err, "build"))
+	}
+	for _, p := range problems {
+		l.emit(&api.ProblemEvent{Header: api.Header{Type: api.KindProblem, Generation: gen}, Problem: *p})
+	}
+	ok := true
+	for _, p := range problems {
+		if p.Severity == "" || p.Severity == api.SeverityError {
+			ok = false
+		}
+	}
+	l.emit(&api.BuildEvent{Header: api.Header{Type: api.KindBuild, Generation: gen}, OK: ok, MS: b.Duration.Milliseconds(),
+		Digest: b.Executable.Digest, Size: b.Executable.Size})
+	if !ok {
+		return
+	}
+	l.setWant(&wanted{gen: gen, built: b, saved: c.Saved})
+}
+
+// again ships the same executable with other plain files, as a generation of its own.
+func (l *Loop) again(c Change) {
+	l.mu.Lock()
+	w := l.want
+	l.mu.Unlock()
+	if w == nil {
+		return // nothing has been built yet; the first good build takes them along
+	}
+	l.setWant(&wanted{gen: l.next(), built: w.built, saved: c.Saved})
+}
+
+func (l *Loop) setWant(w *wanted) {
+	l.mu.Lock()
+	old := l.want
+	l.want = w
+	l.mu.Unlock()
+	if old != nil && old.built.Temporary && old.built.Executable.Path != w.built.Executable.Path {
+		// The file may be being read; an open file outlives its name, and a failed open is tried again with the new one.
+		os.Remove(old.built.Executable.Path)
+	}
+	l.poke()
+}
+
+// shipAll brings the wanted generation into the pod, again and again until the pod has it.
+func (l *Loop) shipAll(ctx context.Context) {
+	var retry <-chan time.Time
+	wait := 100 * time.Millisecond
+	for {
+		select {
+		case <-ctx.Done():
+			l.mu.Lock()
+			if l.want != nil && l.want.built.Temporary {
+				os.Remove(l.want.built.Executable.Path)
+			}
+			l.mu.Unlock()
+			return
+		case <-l.wake:
+		case <-retry:
+		}
+		retry = nil
+		l.mu.Lock()
+		w := l.want
+		l.mu.Unlock()
+		if w == nil {
+			continue
+		}
+		err := l.ship(ctx, w)
+		switch {
+		case err == nil:
+			wait = 100 * time.Millisecond
+		case ctx.Err() != nil:
+		case l.superseded(w):
+			l.poke()
+		case transient(err):
+			// Status waits for the connection; the pause is for one that comes and goes at once.
+			retry = time.After(wait)
+			wait = min(2*wait, 5*time.Second)
+		}
+	}
+}
+
+func (l *Loop) superseded(w *wanted) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.want != w
+}
+
+// transient: a lost connection comes back, and what it interrupted is done again.
+func transient(err error) bool {
+	var p *api.Problem
+	return errors.As(err, &p) && p.Code == api.CodeLost
+}
+
+// ship makes the pod run w, if it does not already.
+func (l *Loop) ship(ctx context.Context, w *wanted) error {
+	st, err := l.cfg.Pod.Status(ctx)
+	if err != nil {
+		return err
+	}
+	if w.told && st.Generation == w.gen && st.Digest == w.built.Executable.Digest {
+		return nil
+	}
+	if st.Generation >= w.gen && !(st.Generation == w.gen && st.Digest == w.built.Executable.Digest) {
+		l.Number(st.Generation)
+		w.gen = l.next()
+	}
+	m := api.Manifest{Generation: w.gen, Process: l.cfg.Process(),
+		Executable: api.File{Path: l.cfg.Name, Mode: 0o755, Size: w.built.Executable.Size, Digest: w.built.Executable.Digest}}
+	var sources map[api.Digest]string
+	if len(l.cfg.Folders) > 0 {
+		trees, src, problems, err := l.trees.Read(l.cfg.Folders)
+		for _, p := range problems {
+			l.emit(&api.ProblemEvent{Header: api.Header{Type: api.KindProblem, Generation: w.gen}, Problem: *p})
+		}
+		if err != nil {
+			l.emit(&api.ProblemEvent{Header: api.Header{Type: api.KindProblem, Generation: w.gen}, Problem: *asProblem(err, "sync")})
+			return err
+		}
+		m.Trees, sources = trees, src
+	}
+	if l.cfg.Shipping != nil {
+		l.cfg.Shipping(w.gen, w.saved)
+	}
+	ev, st, err := l.shipper.Ship(ctx, l.cfg.Pod, m, w.built.Executable, sources)
+	if err != nil {
+		if ctx.Err() == nil && !transient(err) && !l.superseded(w) {
+			l.emit(&api.ProblemEvent{Header: api.Header{Type: api.KindProblem, Generation: w.gen}, Problem: *asProblem(err, "ship")})
+		}
+		return err
+	}
+	w.told = true
+	l.emit(&ev)
+	return nil
+}
+
+func asProblem(err error, code string) *api.Problem {
+	var p *api.Problem
+	if errors.As(err, &p) {
+		return p
+	}
+	return &api.Problem{Code: code + "-failed", Message: err.Error()}
+}

@@ -1,0 +1,597 @@
+// Package podtest is the conformance suite of syncer.Pod: the supervisor itself and the connection to it must behave the
+// same. It builds real services with the Go toolchain and runs them.
+package podtest
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"fairlead.dev/api"
+	"fairlead.dev/syncer"
+	"fairlead.dev/syncer/delta"
+)
+
+// Subject is one pod under test, with what a test needs to look behind it.
+type Subject struct {
+	Pod syncer.Pod
+	// Dial connects to a port of the service (0: its main port) as the tunnel does.
+	Dial func(ctx context.Context, port int) (io.ReadWriteCloser, error)
+	// Store is the folder of the pod's blobs; Tree the folder of the tree named "files".
+	Store, Tree string
+	// Events are the pod's, from the first.
+	Events *Recorder
+}
+
+// Recorder keeps events and lets a test wait for one.
+type Recorder struct {
+	mu   sync.Mutex
+	all  []api.Event
+	wake chan struct{}
+}
+
+// Add appends an event.
+func (r *Recorder) Add(e api.Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.all = append(r.all, e)
+	if r.wake != nil {
+		close(r.wake)
+		r.wake = nil
+	}
+}
+
+// Wait returns the first event that ok accepts, or fails the test after 20 seconds.
+func (r *Recorder) Wait(t testing.TB, what string, ok func(api.Event) bool) api.Event {
+	t.Helper()
+	limit := time.After(20 * time.Second)
+	for seen := 0; ; {
+		r.mu.Lock()
+		for ; seen < len(r.all); seen++ {
+			if ok(r.all[seen]) {
+				defer r.mu.Unlock()
+				return r.all[seen]
+			}
+		}
+		if r.wake == nil {
+			r.wake = make(chan struct{})
+		}
+		wake := r.wake
+		r.mu.Unlock()
+		select {
+		case <-wake:
+		case <-limit:
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			for _, e := range r.all {
+				t.Logf("%+v", e)
+			}
+			t.Fatalf("no event: %s", what)
+		}
+	}
+}
+
+// Listening waits until a generation listens.
+func (r *Recorder) Listening(t testing.TB, g api.Generation) *api.ListeningEvent {
+	t.Helper()
+	return r.Wait(t, fmt.Sprintf("generation %d listens", g), func(e api.Event) bool {
+		l, ok := e.(*api.ListeningEvent)
+		return ok && l.Generation == g && len(l.Ports) > 0
+	}).(*api.ListeningEvent)
+}
+
+// Service is a service's source: it answers / with VERSION, and behaves as its arguments say.
+const Service = `package main
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+const version = "VERSION"
+
+func main() {
+	for _, a := range os.Args[1:] {
+		switch a {
+		case "exit":
+			fmt.Println("about to exit")
+			os.Exit(3)
+		case "ignore-term":
+			signal.Ignore(syscall.SIGTERM)
+		case "drain":
+			c := make(chan os.Signal, 1)
+			signal.Notify(c, syscall.SIGTERM)
+			go func() { <-c; time.Sleep(3 * time.Second); os.Exit(0) }()
+		case "fork":
+			cmd := exec.Command("/proc/self/exe", "child")
+			cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+			if err := cmd.Start(); err != nil { panic(err) }
+			fmt.Println("child", cmd.Process.Pid)
+		case "child":
+			signal.Ignore(syscall.SIGTERM)
+			time.Sleep(time.Hour)
+		case "idle":
+			time.Sleep(time.Hour)
+		case "flood":
+			go func() { b := make([]byte, 1<<16); for i := range b { b[i] = 'x'; if i%100 == 99 { b[i] = '\n' } }; for { os.Stdout.Write(b) } }()
+		}
+	}
+	http.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, version) })
+	http.HandleFunc("/slow", func(w http.ResponseWriter, r *http.Request) {
+		ms, _ := strconv.Atoi(r.URL.Query().Get("ms"))
+		time.Sleep(time.Duration(ms) * time.Millisecond)
+		fmt.Fprint(w, version)
+	})
+	http.HandleFunc("/env", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, os.Getenv(r.URL.Query().Get("k"))) })
+	http.HandleFunc("/echo", func(w http.ResponseWriter, r *http.Request) { io.Copy(w, r.Body) })
+	http.HandleFunc("/events", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		for { fmt.Fprint(w, "data: x\n\n"); w.(http.Flusher).Flush(); time.Sleep(50 * time.Millisecond) }
+	})
+	http.HandleFunc("/exit", func(w http.ResponseWriter, r *http.Request) { os.Exit(7) })
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil { panic(err) }
+	fmt.Println("listening", version)
+	http.Serve(ln, nil)
+}
+`
+
+var (
+	buildMu sync.Mutex
+	buildID = map[string]syncer.Executable{}
+	dirOnce sync.Once
+	dir     string
+)
+
+// Build builds the service with a version and returns its executable. Builds are shared by the tests of one process.
+func Build(t testing.TB, version string) syncer.Executable {
+	t.Helper()
+	buildMu.Lock()
+	defer buildMu.Unlock()
+	if e, ok := buildID[version]; ok {
+		return e
+	}
+	dirOnce.Do(func() {
+		var err error
+		if dir, err = os.MkdirTemp("", "podtest-"); err != nil {
+			t.Fatal(err)
+		}
+	})
+	src := filepath.Join(dir, "src")
+	if err := os.MkdirAll(src, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(src, "go.mod"), "module example.com/podtest\n\ngo 1.26\n")
+	write(t, filepath.Join(src, "main.go"), strings.Replace(Service, "VERSION", version, 1))
+	out := filepath.Join(dir, "service-"+version)
+	cmd := exec.Command("go", "build", "-buildvcs=false", "-ldflags=-s -w", "-o", out, ".")
+	cmd.Dir = src
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off")
+	if b, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build the service: %v\n%s", err, b)
+	}
+	data, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := syncer.Executable{Path: out, Digest: DigestOf(data), Size: int64(len(data)), Data: data}
+	buildID[version] = e
+	return e
+}
+
+// Clean removes what Build made; a TestMain calls it.
+func Clean() { os.RemoveAll(dir) }
+
+// DigestOf names content.
+func DigestOf(b []byte) api.Digest {
+	s := sha256.Sum256(b)
+	return api.Digest("sha256:" + hex.EncodeToString(s[:]))
+}
+
+func write(t testing.TB, path, text string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Manifest makes one for an executable.
+func Manifest(g api.Generation, e syncer.Executable, args ...string) api.Manifest {
+	return api.Manifest{Generation: g, Executable: api.File{Path: "service", Mode: 0o755, Size: e.Size, Digest: e.Digest}, Process: api.Process{Args: args}}
+}
+
+// Ship brings a manifest into the pod with a Shipper of its own.
+func Ship(t testing.TB, s Subject, m api.Manifest, e syncer.Executable) api.TransferEvent {
+	t.Helper()
+	sh := &syncer.Shipper{Dir: t.TempDir()}
+	ev, _, err := sh.Ship(t.Context(), s.Pod, m, e, nil)
+	if err != nil {
+		t.Fatalf("ship generation %d: %v", m.Generation, err)
+	}
+	return ev
+}
+
+// Get asks the service through the tunnel.
+func Get(t testing.TB, s Subject, path string) string {
+	t.Helper()
+	b, code, err := get(t.Context(), s, path)
+	if err != nil || code != 200 {
+		t.Fatalf("GET %s: %d %v %s", path, code, err, b)
+	}
+	return b
+}
+
+func get(ctx context.Context, s Subject, path string) (string, int, error) {
+	c := Client(s)
+	r, err := http.NewRequestWithContext(ctx, "GET", "http://localhost"+path, nil)
+	if err != nil {
+		return "", 0, err
+	}
+	resp, err := c.Do(r)
+	if err != nil {
+		return "", 0, err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	return string(b), resp.StatusCode, err
+}
+
+func problemCode(err error) string {
+	var p *api.Problem
+	if errors.As(err, &p) {
+		return p.Code
+	}
+	return fmt.Sprintf("not a problem: %v", err)
+}
+
+// Run runs the suite; subject makes a fresh, empty pod whose tree "files" is a folder.
+func Run(t *testing.T, subject func(t *testing.T) Subject) {
+	t.Run("swap", func(t *testing.T) {
+		s := subject(t)
+		one, two := Build(t, "one"), Build(t, "two")
+		Ship(t, s, Manifest(1, one), one)
+		s.Events.Listening(t, 1)
+		if got := Get(t, s, "/"); got != "one" {
+			t.Fatalf("answer %q, want one", got)
+		}
+		Ship(t, s, Manifest(2, two), two)
+		if got := Get(t, s, "/"); got != "two" { // at once: the gate holds it
+			t.Fatalf("answer %q, want two", got)
+		}
+		st, err := s.Pod.Status(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st.Generation != 2 || st.Digest != two.Digest || st.State != api.StateRunning {
+			t.Fatalf("status %+v", st)
+		}
+		if exe := DigestOf(must(os.ReadFile(fmt.Sprintf("/proc/%d/exe", st.PID)))); exe != two.Digest {
+			t.Fatalf("the process runs %s, its pod says %s", exe, two.Digest)
+		}
+	})
+	t.Run("delta", func(t *testing.T) {
+		s := subject(t)
+		one, two := Build(t, "one"), Build(t, "two")
+		sh := &syncer.Shipper{Dir: t.TempDir()}
+		ev, st, err := sh.Ship(t.Context(), s.Pod, Manifest(1, one), one, nil)
+		if err != nil || !ev.Full {
+			t.Fatalf("first: %+v %v", ev, err)
+		}
+		if st.SharesFiles {
+			t.Skip("a pod that shares files gets no differences; the other subject does") // counted: one subject of two
+		}
+		ev, _, err = sh.Ship(t.Context(), s.Pod, Manifest(2, two), two, nil)
+		if err != nil || ev.Full || ev.Bytes == 0 || ev.Bytes > two.Size/20 {
+			t.Fatalf("second: %+v %v (size %d)", ev, err, two.Size)
+		}
+		if got := Get(t, s, "/"); got != "two" {
+			t.Fatalf("answer %q", got)
+		}
+		// The pod loses its files: whole, once, and said.
+		for _, f := range must(os.ReadDir(s.Store)) {
+			os.Remove(filepath.Join(s.Store, f.Name()))
+		}
+		three := Build(t, "three")
+		ev, _, err = sh.Ship(t.Context(), s.Pod, Manifest(3, three), three, nil)
+		if err != nil || !ev.Full || ev.Reason == "" {
+			t.Fatalf("after the loss: %+v %v", ev, err)
+		}
+		if got := Get(t, s, "/"); got != "three" {
+			t.Fatalf("answer %q", got)
+		}
+	})
+	t.Run("damaged", func(t *testing.T) {
+		s := subject(t)
+		one, two := Build(t, "one"), Build(t, "two")
+		Ship(t, s, Manifest(1, one), one)
+		s.Events.Listening(t, 1)
+		var patch bytes.Buffer
+		if err := delta.Diff(t.Context(), &patch, delta.NewIndex(one.Data), two.Data); err != nil {
+			t.Fatal(err)
+		}
+		blob := api.Blob{Digest: two.Digest, Size: two.Size, Encoding: api.EncodingDelta, Base: one.Digest}
+		for i := 0; i < 24; i++ {
+			bad := bytes.Clone(patch.Bytes())
+			bad[i*(len(bad)-1)/23] ^= 1 << (i % 8)
+			if err := s.Pod.Stage(t.Context(), blob, bytes.NewReader(bad)); err == nil {
+				t.Fatalf("a patch with a flipped bit at %d was taken", i)
+			} else if c := problemCode(err); c != api.CodeBlobCorrupt && c != api.CodeBaseMissing {
+				t.Fatalf("flipped bit: %s (%v)", c, err)
+			}
+			cut := patch.Bytes()[:i*patch.Len()/24]
+			if err := s.Pod.Stage(t.Context(), blob, bytes.NewReader(cut)); problemCode(err) != api.CodeBlobCorrupt {
+				t.Fatalf("cut at %d: %v", len(cut), err)
+			}
+		}
+		blob.Base = two.Digest
+		if err := s.Pod.Stage(t.Context(), blob, bytes.NewReader(patch.Bytes())); problemCode(err) != api.CodeBaseMissing {
+			t.Fatalf("wrong base: %v", err)
+		}
+		if _, err := s.Pod.Swap(t.Context(), Manifest(2, two)); problemCode(err) != api.CodeBlobMissing {
+			t.Fatalf("swap without its executable: %v", err)
+		}
+		if got := Get(t, s, "/"); got != "one" {
+			t.Fatalf("after all that the pod answers %q", got)
+		}
+		if left, _ := filepath.Glob(filepath.Join(s.Store, "tmp-*")); len(left) > 0 {
+			t.Fatalf("left behind: %v", left)
+		}
+	})
+	t.Run("held", func(t *testing.T) {
+		s := subject(t)
+		one, two := Build(t, "one"), Build(t, "two")
+		Ship(t, s, Manifest(1, one), one)
+		s.Events.Listening(t, 1)
+		// Kept-alive clients that never stop asking see no refusal while generations come and go.
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		errs := make(chan error, 64)
+		asked := make(chan struct{}, 1<<16)
+		for range 4 {
+			wg.Go(func() {
+				c := Client(s)
+				for ctx.Err() == nil {
+					resp, err := c.Get("http://localhost/slow?ms=3")
+					if err == nil {
+						b, _ := io.ReadAll(resp.Body)
+						resp.Body.Close()
+						if resp.StatusCode != 200 || string(b) != "one" && string(b) != "two" {
+							err = fmt.Errorf("%d %q", resp.StatusCode, b)
+						}
+					}
+					if err != nil && ctx.Err() == nil {
+						errs <- err
+						return
+					}
+					asked <- struct{}{}
+				}
+			})
+		}
+		for g := api.Generation(2); g < 12; g++ {
+			<-asked
+			e := one
+			if g%2 == 0 {
+				e = two
+			}
+			Ship(t, s, Manifest(g, e), e)
+			s.Events.Listening(t, g)
+		}
+		cancel()
+		go func() {
+			for range asked {
+			}
+		}()
+		wg.Wait()
+		close(asked)
+		select {
+		case err := <-errs:
+			t.Fatalf("a request failed during a swap: %v", err)
+		default:
+		}
+	})
+	t.Run("in flight", func(t *testing.T) {
+		s := subject(t)
+		one, two := Build(t, "one"), Build(t, "two")
+		Ship(t, s, Manifest(1, one), one)
+		s.Events.Listening(t, 1)
+		got := make(chan string, 1)
+		go func() {
+			b, _, err := get(context.WithoutCancel(t.Context()), s, "/slow?ms=700")
+			got <- fmt.Sprint(b, err)
+		}()
+		s.waitFlight(t)
+		Ship(t, s, Manifest(2, two), two)
+		if g := <-got; g != "one<nil>" {
+			t.Fatalf("the request in flight got %q", g)
+		}
+	})
+	t.Run("stream does not delay", func(t *testing.T) {
+		s := subject(t)
+		one, two := Build(t, "one"), Build(t, "two")
+		Ship(t, s, Manifest(1, one), one)
+		s.Events.Listening(t, 1)
+		resp, err := Client(s).Get("http://localhost/events")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		io.ReadFull(resp.Body, make([]byte, 9))
+		start := time.Now()
+		Ship(t, s, Manifest(2, two), two)
+		if d := time.Since(start); d > 5*time.Second { // the bound of a request without an answer is 10 s
+			t.Fatalf("the swap waited %v for an event stream", d)
+		}
+		if got := Get(t, s, "/"); got != "two" {
+			t.Fatal(got)
+		}
+	})
+	for _, how := range []string{"ignore-term", "drain", "fork", "flood"} {
+		t.Run(how, func(t *testing.T) {
+			s := subject(t)
+			one, two := Build(t, "one"), Build(t, "two")
+			Ship(t, s, Manifest(1, one, how), one)
+			s.Events.Listening(t, 1)
+			child := 0
+			if how == "fork" {
+				e := s.Events.Wait(t, "the child's number", func(e api.Event) bool {
+					l, ok := e.(*api.LogEvent)
+					return ok && strings.HasPrefix(l.Text, "child ")
+				}).(*api.LogEvent)
+				fmt.Sscanf(e.Text, "child %d", &child)
+			}
+			Ship(t, s, Manifest(2, two), two)
+			if got := Get(t, s, "/"); got != "two" {
+				t.Fatalf("answer %q", got)
+			}
+			if child != 0 {
+				if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", child)); err == nil && strings.Contains(string(b), "child") {
+					t.Fatalf("the child %d is still there", child)
+				}
+			}
+		})
+	}
+	t.Run("crash", func(t *testing.T) {
+		s := subject(t)
+		one, two := Build(t, "one"), Build(t, "two")
+		Ship(t, s, Manifest(1, one, "exit"), one)
+		e := s.Events.Wait(t, "exit", func(e api.Event) bool {
+			p, ok := e.(*api.ProcessEvent)
+			return ok && p.State == api.StateExited
+		}).(*api.ProcessEvent)
+		if e.ExitCode == nil || *e.ExitCode != 3 || e.Digest != one.Digest {
+			t.Fatalf("exit event %+v", e)
+		}
+		b, code, err := get(t.Context(), s, "/")
+		if err != nil || code != http.StatusBadGateway || !strings.Contains(b, "exited with code 3") || !strings.Contains(b, "about to exit") {
+			t.Fatalf("asked after the crash: %d %v %q", code, err, b)
+		}
+		for g := api.Generation(2); g < 6; g++ { // crash after crash, then a good one, at once
+			Ship(t, s, Manifest(g, two, "exit"), two)
+		}
+		Ship(t, s, Manifest(6, one), one)
+		if got := Get(t, s, "/"); got != "one" {
+			t.Fatal(got)
+		}
+	})
+	t.Run("idle", func(t *testing.T) {
+		s := subject(t)
+		one := Build(t, "one")
+		Ship(t, s, Manifest(1, one, "idle"), one)
+		s.Events.Wait(t, "running", func(e api.Event) bool {
+			p, ok := e.(*api.ProcessEvent)
+			return ok && p.State == api.StateRunning
+		})
+	})
+	t.Run("stale and repeated", func(t *testing.T) {
+		s := subject(t)
+		one, two := Build(t, "one"), Build(t, "two")
+		Ship(t, s, Manifest(5, one), one)
+		s.Events.Listening(t, 5)
+		before, _ := s.Pod.Status(t.Context())
+		if st, err := s.Pod.Swap(t.Context(), Manifest(5, one)); err != nil || st.PID != before.PID {
+			t.Fatalf("the same manifest again: %+v %v", st, err)
+		}
+		if _, err := s.Pod.Swap(t.Context(), Manifest(4, two)); problemCode(err) != api.CodeStale {
+			t.Fatalf("an older generation: %v", err)
+		}
+	})
+	t.Run("host", func(t *testing.T) {
+		s := subject(t)
+		one := Build(t, "one")
+		m := Manifest(1, one)
+		m.Process.Hosts = []string{"shop.example"}
+		Ship(t, s, m, one)
+		s.Events.Listening(t, 1)
+		for host, want := range map[string]int{"localhost:99": 200, "127.0.0.1": 200, "[::1]:8": 200, "shop.localhost": 200, "shop.example": 200,
+			"evil.example": 421, "127.0.0.1.evil.example": 421} {
+			r, _ := http.NewRequestWithContext(t.Context(), "GET", "http://localhost/", nil)
+			r.Host = host
+			resp, err := Client(s).Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if resp.StatusCode != want {
+				t.Errorf("Host %q: %d, want %d", host, resp.StatusCode, want)
+			}
+		}
+	})
+	t.Run("trees", func(t *testing.T) { runTrees(t, subject(t)) })
+	t.Run("bad manifests", func(t *testing.T) {
+		s := subject(t)
+		one := Build(t, "one")
+		Ship(t, s, Manifest(1, one), one)
+		s.Events.Listening(t, 1)
+		good := api.File{Path: "a", Mode: 0o644, Size: one.Size, Digest: one.Digest}
+		with := func(f func(*api.File)) api.File { g := good; f(&g); return g }
+		for name, files := range map[string][]api.File{
+			"absolute":      {with(func(f *api.File) { f.Path = "/etc/passwd" })},
+			"parent":        {with(func(f *api.File) { f.Path = "../x" })},
+			"inner parent":  {with(func(f *api.File) { f.Path = "a/../../x" })},
+			"dot":           {with(func(f *api.File) { f.Path = "." })},
+			"backslash":     {with(func(f *api.File) { f.Path = `..\x` })},
+			"nul":           {with(func(f *api.File) { f.Path = "a\x00b" })},
+			"setuid":        {with(func(f *api.File) { f.Mode = 0o4755 })},
+			"case":          {good, with(func(f *api.File) { f.Path = "A" })},
+			"file and dir":  {good, with(func(f *api.File) { f.Path = "a/b" })},
+			"link out":      {{Path: "l", Mode: 0o777, Link: "../../etc"}},
+			"link absolute": {{Path: "l", Mode: 0o777, Link: "/etc"}},
+			"no digest":     {{Path: "x", Mode: 0o644}},
+		} {
+			m := Manifest(2, one)
+			m.Trees = []api.Tree{{Name: "files", Files: files}}
+			if _, err := s.Pod.Swap(t.Context(), m); problemCode(err) != api.CodeBadManifest {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		m := Manifest(2, one)
+		m.Trees = []api.Tree{{Name: "other"}}
+		if _, err := s.Pod.Swap(t.Context(), m); problemCode(err) != api.CodeBadManifest {
+			t.Errorf("unknown tree: %v", err)
+		}
+		m = Manifest(2, one)
+		m.Executable.Path = "../service"
+		if _, err := s.Pod.Swap(t.Context(), m); problemCode(err) != api.CodeBadManifest {
+			t.Errorf("executable outside: %v", err)
+		}
+		text := syncer.Executable{Path: filepath.Join(t.TempDir(), "text"), Digest: DigestOf([]byte("#!/bin/sh\n")), Size: 10}
+		write(t, text.Path, "#!/bin/sh\n")
+		sh := &syncer.Shipper{Dir: t.TempDir()}
+		if _, _, err := sh.Ship(t.Context(), s.Pod, Manifest(2, text), text, nil); problemCode(err) != api.CodeBadManifest {
+			t.Errorf("not an executable: %v", err)
+		}
+		if got := Get(t, s, "/"); got != "one" {
+			t.Fatal(got)
+		}
+	})
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}

@@ -1,0 +1,136 @@
+//go:build linux
+
+package supervisor
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"fairlead.dev/api"
+	"fairlead.dev/syncer/podtest"
+)
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	podtest.Clean()
+	os.Exit(code)
+}
+
+// start runs a supervisor until the test ends.
+func start(t *testing.T, opts Options) (*Supervisor, *podtest.Recorder) {
+	t.Helper()
+	s, err := New(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	rec := &podtest.Recorder{}
+	go s.Events(ctx, "", 0, func(b []byte) error { record(rec, b); return nil })
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return s, rec
+}
+
+func record(rec *podtest.Recorder, b []byte) {
+	for line := range bytes.Lines(b) {
+		if e, err := api.DecodeEvent(line); err == nil {
+			rec.Add(e)
+		} else {
+			panic(err.Error() + string(line))
+		}
+	}
+}
+
+func TestConformance(t *testing.T) {
+	podtest.Run(t, func(t *testing.T) podtest.Subject {
+		dir := t.TempDir()
+		s, rec := start(t, Options{Dir: filepath.Join(dir, "work"), Trees: map[string]string{"files": filepath.Join(dir, "files")}})
+		return podtest.Subject{Pod: s, Store: filepath.Join(dir, "work", "store"), Tree: filepath.Join(dir, "files"), Events: rec,
+			Dial: func(ctx context.Context, port int) (io.ReadWriteCloser, error) {
+				here, there := net.Pipe()
+				go s.Tunnel(ctx, there, port)
+				return here, nil
+			}}
+	})
+}
+
+// A supervisor that is started anew in the same folder runs what the last one ran, unless the file is damaged.
+func TestRestore(t *testing.T) {
+	dir := t.TempDir()
+	one := podtest.Build(t, "one")
+	t.Run("first", func(t *testing.T) {
+		s, rec := start(t, Options{Dir: dir})
+		podtest.Ship(t, podtest.Subject{Pod: s}, podtest.Manifest(7, one), one)
+		rec.Listening(t, 7)
+	})
+	t.Run("again", func(t *testing.T) {
+		s, rec := start(t, Options{Dir: dir})
+		rec.Listening(t, 7)
+		if st, _ := s.Status(t.Context()); st.Generation != 7 || st.Digest != one.Digest {
+			t.Fatalf("%+v", st)
+		}
+	})
+	blob := filepath.Join(dir, "store", string(one.Digest[len("sha256:"):]))
+	b, err := os.ReadFile(blob)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[len(b)/2] ^= 1
+	os.Remove(blob)
+	if err := os.WriteFile(blob, b, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Run("damaged", func(t *testing.T) {
+		s, _ := start(t, Options{Dir: dir})
+		if st, _ := s.Status(t.Context()); st.Generation != 0 || len(st.Blobs) != 0 {
+			t.Fatalf("%+v", st)
+		}
+	})
+}
+
+var r0 time.Time
+
+// A reader that is slower than the service is told how much it lost, and the buffer stays within its bound.
+func TestRing(t *testing.T) {
+	r := newRing(1000)
+	for i := range 100 {
+		r.addLine(r0, 1, false, false, []byte{'a' + byte(i%26)})
+	}
+	r.addState(&api.ProcessEvent{Header: api.Header{Type: api.KindProcess}, State: api.StateRunning})
+	r.addLine(r0, 1, true, true, []byte("last \"quoted\" \xff"))
+	if r.bytes > 1000 {
+		t.Fatalf("%d bytes kept", r.bytes)
+	}
+	b, after, _ := r.next(nil, 0)
+	var lines, lost, total uint64
+	for line := range bytes.Lines(b) {
+		var e api.LogEvent
+		if err := json.Unmarshal(line, &e); err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+		total++
+		if e.Type == api.KindLog {
+			lines++
+			lost += e.Dropped
+		}
+		if e.Text != "" && e.Stream == "stderr" && (e.Text != "last \"quoted\" \ufffd" || !e.Partial) {
+			t.Fatalf("%q", e.Text)
+		}
+	}
+	if lines+lost != 101 || after != 102 || total != lines+1 {
+		t.Fatalf("%d lines and %d lost of 101, last %d", lines, lost, after)
+	}
+}
