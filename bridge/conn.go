@@ -132,7 +132,7 @@ func (c *Conn) once(ctx context.Context, connected func()) error {
 		return err
 	}
 	first := &firstError{ReadWriteCloser: raw}
-	sess, err := yamux.Client(first, muxConfig())
+	sess, err := clientSession(first)
 	if err != nil {
 		raw.Close()
 		return fmt.Errorf("connect: %w", err)
@@ -182,6 +182,20 @@ func (c *Conn) once(ctx context.Context, connected func()) error {
 		}
 	}
 	return why
+}
+
+func clientSession(rw io.ReadWriteCloser) (*yamux.Session, error) {
+	return yamux.Client(rw, muxConfig())
+}
+
+// Reconnect ends the connection, if it is up; Run makes it anew at once.
+func (c *Conn) Reconnect() {
+	c.mu.Lock()
+	sess := c.sess
+	c.mu.Unlock()
+	if sess != nil {
+		sess.Close()
+	}
 }
 
 // firstError remembers why the stream under a session ended; yamux says only that it did.

@@ -1,0 +1,53 @@
+// Package kube makes, finds and deletes environments on Kubernetes, and dials them. It owns everything that is said to
+// an API server or to an image registry: which namespace, what the pod looks like, which rights it takes, how long it
+// waits and why, and the exec stream that carries the connection.
+//
+// An environment is one Deployment with one pod, and one Secret that the Deployment owns. The pod is like the staging
+// Deployment's, with three differences: its labels are ours alone, so that no staging Service sends it requests; the
+// service's container runs fairlead-pod, which an init container copied into an emptyDir; and its probes go through
+// fairlead-pod. Nothing that does not carry our labels is ever changed or deleted.
+//
+// It must not know what is said over a dialled stream (bridge), what is built or shipped (syncer), nor who asks (server,
+// cmd). No other package imports k8s.io or go-containerregistry.
+//
+// Goroutines: those that an exported function starts end before it returns, save the one of each dialled stream, which
+// ends with its Close.
+package kube
+
+// The names that this package gives on a cluster.
+const (
+	prefix = "fairlead.dev/"
+
+	// Labels, of Deployment, pod and Secret.
+	labelEnvironment = prefix + "environment" // the environment's name; also the Deployment's selector
+	labelService     = prefix + "service"
+	labelOwner       = prefix + "owner" // a hash: "user@host" is no label value
+
+	// Annotations of the Deployment.
+	annOwner    = prefix + "owner"
+	annBranch   = prefix + "branch"
+	annDir      = prefix + "dir"
+	annCreated  = prefix + "created" // RFC 3339
+	annVersion  = prefix + "version" // of the agent that last changed it
+	annTemplate = prefix + "template"
+	annPayload  = prefix + "payload" // digest of what the supervisor's image was made of
+	annShape    = prefix + "shape"   // digest of the Deployment's spec as we wrote it; on the pod too
+
+	// Annotations of a namespace that we made. annMadeUID holds the namespace's own UID: a copy of the namespace
+	// (a backup that was restored, a manifest that was exported) carries the annotation but not the UID.
+	annMadeFor = prefix + "made-for"
+	annMadeUID = prefix + "made-uid"
+
+	fieldManager = "fairlead"
+
+	// Paths in the pod.
+	binDir    = "/fairlead"
+	podBinary = "/fairlead/bin/fairlead-pod"
+	workDir   = "/fairlead/work"
+	podSocket = "/fairlead/work/pod.sock"
+	tokenDir  = "/fairlead-token"
+	tokenKey  = "token"
+	tokenFile = tokenDir + "/" + tokenKey
+
+	installContainer = "fairlead-install"
+)
