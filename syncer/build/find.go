@@ -155,15 +155,17 @@ func (f *finder) explain(dir string, err error) error {
 
 // goPackage is what `go list -json` says of a package, as far as it matters here.
 type goPackage struct {
-	Dir, ImportPath, Name string
-	Standard, Incomplete  bool
-	Module                *struct {
-		Path, Dir, GoMod, Version string
-		Main                      bool
-	}
+	Dir, ImportPath, Name                                                                                  string
+	Standard, Incomplete                                                                                   bool
+	Module                                                                                                 *goModule
 	GoFiles, CgoFiles, IgnoredGoFiles, IgnoredOtherFiles, CFiles, CXXFiles, MFiles, HFiles, FFiles, SFiles []string
 	SwigFiles, SwigCXXFiles, SysoFiles, EmbedPatterns, EmbedFiles, Imports                                 []string
 	Error                                                                                                  *struct{ Pos, Err string }
+}
+
+type goModule struct {
+	Path, Dir, GoMod string
+	Main             bool
 }
 
 // list asks for packages by name, without their dependencies.
