@@ -48,5 +48,6 @@ const (
 	CodeTakenOver    = "taken-over"   // another agent has taken the environment over
 	CodeUnauthorized = "unauthorized" // wrong token
 	CodeLogsDropped  = "logs-dropped" // lines were lost because the reader was slower than the service
+	CodeGone         = "gone"         // the environment was removed
 	CodeLost         = "connection-lost"
 )

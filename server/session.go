@@ -27,15 +27,14 @@ type Config struct {
 	// Record is kept with the environment's; Environment, Kubeconfig and Dir are set.
 	Record  Record
 	Records Records
-	// Service is what is built, and with which settings.
+	// Service is what is built, and how.
 	Service build.Service
-	Build   build.Options
+	Build   build.Config
 	// Target is built for until the environment says what it is.
 	Target api.Target
 	// Process is what the settings and the command line say; what they leave out comes from the environment.
 	Process api.Process
 	Folders []syncer.Folder
-	Watch   WatchOptions
 	// TakeOver puts another agent out; Keep leaves the environment when the session ends.
 	TakeOver, Keep bool
 	// Emit is told everything, in order, one call at a time.
@@ -51,7 +50,7 @@ type Session struct {
 	conn   *bridge.Conn
 	loop   *syncer.Loop
 	tun    *tunnels
-	inputs inputs
+	builds *builds
 
 	emitMu sync.Mutex
 
@@ -61,7 +60,6 @@ type Session struct {
 	mu    sync.Mutex
 	saved map[api.Generation]time.Time
 	ready map[api.Generation]string // the URL that was told
-	fatal error
 }
 
 // NewSession prepares a session.
@@ -81,16 +79,16 @@ func NewSession(cfg Config) (*Session, error) {
 	s := &Session{cfg: cfg, keep: &keeper{recs: cfg.Records, rec: rec}, envReady: make(chan struct{}),
 		saved: map[api.Generation]time.Time{}, ready: map[api.Generation]string{}}
 	s.conn = bridge.New(bridge.Options{Dial: s.dial, Token: rec.Token, Name: rec.Agent, TakeOver: cfg.TakeOver, Keep: cfg.Keep, OnState: s.connState})
+	s.builds = &builds{svc: cfg.Service, cfg: cfg.Build, out: filepath.Join(cfg.Records.Folder(cfg.Spec.Name), fmt.Sprintf("out-%d", os.Getpid()))}
 	s.loop = syncer.New(syncer.Config{
-		Pod: s.conn, Build: s.build, Folders: cfg.Folders, Process: s.process, Name: executableName(cfg.Service.Name),
+		Pod: s.conn, Folders: cfg.Folders, Process: s.process, Name: cfg.Service.Name,
+		Build: func(ctx context.Context) (syncer.Built, []*api.Problem, error) { return s.builds.build(ctx, s.target()) },
 		Dir: filepath.Join(cfg.Records.Folder(cfg.Spec.Name), "base"), Emit: s.emit, Shipping: s.shipping,
 	})
 	s.loop.Number(rec.Generation)
 	s.tun = newTunnels(maps.Clone(rec.Ports), s.conn.DialPort)
 	return s, nil
 }
-
-func executableName(service string) string { return service }
 
 func (s *Session) emit(e api.Event) {
 	s.emitMu.Lock()
@@ -193,7 +191,7 @@ func (s *Session) close(why error) error {
 	}
 	defer s.env.Close()
 	var p *api.Problem
-	if errors.As(why, &p) && (p.Code == api.CodeTakenOver || p.Code == api.CodeHeld || p.Code == api.CodeUnauthorized) {
+	if errors.As(why, &p) && (p.Code == api.CodeTakenOver || p.Code == api.CodeHeld || p.Code == api.CodeUnauthorized || p.Code == api.CodeGone) {
 		return nil
 	}
 	s.keep.change(func(r *Record) { r.Agent, r.PID, r.URL = "", 0, "" })

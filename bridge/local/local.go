@@ -40,11 +40,13 @@ type Options struct {
 
 // Environment is one local environment; it implements bridge.Environment.
 type Environment struct {
-	spec    bridge.Spec
-	opts    Options
-	info    api.Environment
-	exe     string
-	started chan error // the supervisor that this agent started has ended; nil where it found one
+	spec bridge.Spec
+	opts Options
+	info api.Environment
+	exe  string
+	// attached: it is only looked at; a supervisor that is not there is not started
+	attached bool
+	started  chan error // the supervisor that this agent started has ended; nil where it found one
 }
 
 // Open finds the environment of the spec or starts it.
@@ -75,6 +77,9 @@ func Open(ctx context.Context, spec bridge.Spec, opts Options) (*Environment, er
 
 func (e *Environment) dir() string    { return filepath.Join(e.opts.StateDir, e.spec.Name) }
 func (e *Environment) socket() string { return socketPath(e.opts, e.spec.Name) }
+
+// metaFile says that the environment is wanted: one that was removed by another command is not started again.
+func (e *Environment) metaFile() string { return filepath.Join(e.dir(), "environment.json") }
 
 func socketPath(o Options, name string) string { return filepath.Join(o.SocketDir, name+".sock") }
 
@@ -198,7 +203,7 @@ func (e *Environment) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(e.dir(), "environment.json"), meta, 0o600)
+	return os.WriteFile(e.metaFile(), meta, 0o600)
 }
 
 // Info names the environment.
@@ -216,6 +221,12 @@ func (e *Environment) Dial(ctx context.Context) (io.ReadWriteCloser, error) {
 	if err == nil {
 		return c, nil
 	}
+	if e.attached {
+		return nil, &api.Problem{Code: api.CodeGone, Message: "the environment does not run", Hint: "start it with fairlead run, or forget it with fairlead stop"}
+	}
+	if _, err := os.Stat(e.metaFile()); err != nil {
+		return nil, &api.Problem{Code: api.CodeGone, Message: "the environment was removed", Hint: "fairlead run makes a new one"}
+	}
 	if err := e.start(ctx); err != nil {
 		return nil, err
 	}
@@ -232,6 +243,7 @@ func (e *Environment) Delete(ctx context.Context) error {
 
 func remove(ctx context.Context, opts Options, name, token string) error {
 	sock := socketPath(opts, name)
+	os.Remove(filepath.Join(opts.StateDir, name, "environment.json")) // first: its agent must not start it again
 	if c, err := net.Dial("unix", sock); err == nil {
 		c.Close()
 		cctx, cancel := context.WithTimeout(ctx, 30*time.Second)
@@ -292,4 +304,9 @@ func Find(opts Options) ([]bridge.Stored, error) {
 		}
 	}
 	return out, nil
+}
+
+// Attach returns the environment of the spec without starting it: for commands that look at it or remove it.
+func Attach(spec bridge.Spec, opts Options) *Environment {
+	return &Environment{spec: spec, opts: opts, attached: true, info: api.Environment{Name: spec.Name, Service: spec.Service, Provider: "local", Resumed: true}}
 }

@@ -1,0 +1,147 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+
+	"fairlead.dev/api"
+)
+
+// renderer shows events.
+type renderer interface{ show(api.Event) }
+
+// jsonRenderer writes one object a line: the contract of --json.
+type jsonRenderer struct{ enc *json.Encoder }
+
+func newJSONRenderer(w io.Writer) *jsonRenderer {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	return &jsonRenderer{enc}
+}
+
+func (r *jsonRenderer) show(e api.Event) { r.enc.Encode(e) }
+
+// textRenderer writes for people: the service's lines on stdout as they are, Fairlead's own on stderr with a mark.
+type textRenderer struct {
+	mu       sync.Mutex
+	out, err io.Writer
+	service  string
+	color    bool
+	building bool
+	lastURL  string
+	dir      string
+}
+
+func (r *textRenderer) paint(code, s string) string {
+	if !r.color {
+		return s
+	}
+	return "\x1b[" + code + "m" + s + "\x1b[0m"
+}
+
+func (r *textRenderer) say(format string, args ...any) {
+	fmt.Fprintf(r.err, "%s %s\n", r.paint("36", "fairlead"), fmt.Sprintf(format, args...))
+}
+
+func (r *textRenderer) show(e api.Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch e := e.(type) {
+	case *api.EnvironmentEvent:
+		switch e.State {
+		case "creating":
+			r.say("%s", clean(e.Reason))
+		case "connected":
+			where := e.Provider
+			if e.Namespace != "" {
+				where = fmt.Sprintf("%s, namespace %s", e.Provider, e.Namespace)
+			}
+			r.say("environment %s (%s)", e.Name, where)
+		case "lost":
+			r.say("%s %s; trying again", r.paint("33", "disconnected:"), clean(e.Reason))
+		case "stopping":
+			r.say("removing the environment")
+		case "deleted":
+			r.say("removed")
+		}
+	case *api.BuildEvent:
+		switch {
+		case e.Canceled:
+		case e.OK:
+			r.say("built generation %d in %s", e.Generation, ms(e.MS))
+		default:
+			r.say("%s generation %d does not build; what ran goes on running", r.paint("31", "failed:"), e.Generation)
+		}
+	case *api.TransferEvent:
+		what := "the difference"
+		if e.Full {
+			what = "the whole executable"
+		}
+		if e.Bytes > 0 {
+			r.say("shipped %s, %s, in %s", what, size(e.Bytes), ms(e.MS))
+		}
+		if e.Reason != "" && e.Generation > 1 {
+			r.say("  whole, because %s", clean(e.Reason))
+		}
+	case *api.ProcessEvent:
+		switch e.State {
+		case api.StateExited, api.StateFailed:
+			r.say("%s %s; the next save starts it again", r.paint("31", "down:"), clean(e.Reason))
+		}
+	case *api.ReadyEvent:
+		if e.URL == "" {
+			r.say("%s generation %d runs, and listens on no port", r.paint("32", "live:"), e.Generation)
+			return
+		}
+		r.say("%s %s runs generation %d, %s after the save", r.paint("32", "live:"), e.URL, e.Generation, ms(e.MS))
+	case *api.LogEvent:
+		if e.Dropped > 0 {
+			r.say("%s %d lines of the log were dropped: the service writes faster than they can be shown", r.paint("33", "dropped:"), e.Dropped)
+		}
+		if e.Partial {
+			fmt.Fprint(r.out, e.Text)
+		} else {
+			fmt.Fprintln(r.out, e.Text)
+		}
+	case *api.ProblemEvent:
+		mark := r.paint("31", "error:")
+		if e.Severity == api.SeverityWarning {
+			mark = r.paint("33", "warning:")
+		}
+		r.say("%s %s", mark, strings.ReplaceAll(clean(e.Problem.Error()), r.dir+string(os.PathSeparator), ""))
+		if e.Hint != "" {
+			r.say("hint: %s", clean(e.Hint))
+		}
+	}
+}
+
+func ms(n int64) string {
+	if n < 10_000 {
+		return fmt.Sprintf("%d ms", n)
+	}
+	return fmt.Sprintf("%.1f s", float64(n)/1000)
+}
+
+func size(n int64) string {
+	switch {
+	case n < 10_000:
+		return fmt.Sprintf("%d bytes", n)
+	case n < 10_000_000:
+		return fmt.Sprintf("%d KB", n/1000)
+	}
+	return fmt.Sprintf("%.1f MB", float64(n)/1e6)
+}
+
+// isTerminal says whether a person reads w.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" {
+		return false
+	}
+	fi, err := f.Stat()
+	return err == nil && fi.Mode()&os.ModeCharDevice != 0
+}

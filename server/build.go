@@ -1,0 +1,108 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"fairlead.dev/api"
+	"fairlead.dev/syncer"
+	"fairlead.dev/syncer/build"
+)
+
+// builds makes the session's executables, for whichever target the environment turns out to have, and knows what they
+// are made of.
+type builds struct {
+	svc build.Service
+	cfg build.Config
+	out string // folder of the executables
+
+	inputs atomic.Pointer[build.Inputs] // nil until they have been listed
+
+	mu      sync.Mutex
+	builder *build.Builder
+	last    *build.Result
+}
+
+// builderFor returns the builder of a target.
+func (b *builds) builderFor(ctx context.Context, t api.Target) (*build.Builder, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.builder != nil && b.builder.Target() == t {
+		return b.builder, nil
+	}
+	cfg := b.cfg
+	cfg.Target = t
+	nb, err := build.New(ctx, b.svc, cfg)
+	if err != nil {
+		return nil, err
+	}
+	b.builder, b.last = nb, nil
+	return nb, nil
+}
+
+// build builds for a target. The user's failure is the problems.
+func (b *builds) build(ctx context.Context, t api.Target) (syncer.Built, []*api.Problem, error) {
+	start := time.Now()
+	fail := func(err error) (syncer.Built, []*api.Problem, error) {
+		built := syncer.Built{Duration: time.Since(start)}
+		var f *build.Failure
+		if errors.As(err, &f) {
+			return built, f.Problems, nil
+		}
+		return built, nil, err
+	}
+	builder, err := b.builderFor(ctx, t)
+	if err != nil {
+		return fail(err)
+	}
+	if err := os.MkdirAll(b.out, 0o700); err != nil {
+		return fail(err)
+	}
+	b.mu.Lock()
+	prev := b.last
+	b.mu.Unlock()
+	res, err := builder.Build(ctx, build.Request{OutDir: b.out, Previous: prev})
+	if err != nil {
+		return fail(err)
+	}
+	b.mu.Lock()
+	if b.builder == builder {
+		b.last = &res
+	}
+	b.mu.Unlock()
+	return syncer.Built{Executable: syncer.Executable{Path: res.Path, Digest: res.Digest, Size: res.Size, Data: res.Data},
+		Duration: res.Duration, Temporary: true}, nil, nil
+}
+
+// list asks anew what the executable is made of. It costs some 200 ms of the go command, so it is done beside the
+// path of an edit: at the start, and after a change that may have altered it.
+func (b *builds) list(ctx context.Context, t api.Target) error {
+	builder, err := b.builderFor(ctx, t)
+	if err != nil {
+		return err
+	}
+	in, err := builder.Inputs(ctx)
+	if err != nil {
+		return err
+	}
+	b.inputs.Store(in)
+	return nil
+}
+
+// relevant says whether a changed path may change the executable; before the first listing, whether it looks like
+// source.
+func (b *builds) relevant(path string) bool {
+	if in := b.inputs.Load(); in != nil {
+		return in.Relevant(path)
+	}
+	switch filepath.Base(path) {
+	case "go.mod", "go.sum", "go.work", "go.work.sum":
+		return true
+	}
+	return filepath.Ext(path) == ".go"
+}
