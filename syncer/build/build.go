@@ -212,6 +212,12 @@ func (b *Builder) failure(ctx context.Context, err error) error {
 		if m.imports != "" {
 			placeImport(m)
 		}
+		if m.File != "" {
+			if _, err := os.Stat(m.File); err != nil { // a file that cgo wrote, or one beside another module's source
+				m.Message = fmt.Sprintf("%s:%d: %s", filepath.Base(m.File), m.Line, m.Message)
+				m.File, m.Line, m.Column = "", 0, 0
+			}
+		}
 	}
 	list := b.explainCgo(ctx, ms)
 	if !slices.ContainsFunc(list, func(p *api.Problem) bool { return p.Severity == api.SeverityError }) {

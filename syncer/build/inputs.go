@@ -147,7 +147,7 @@ func newInputs(svc Service, t *tool, pkgs []goPackage) *Inputs {
 	}
 	for dir := range embedDirs {
 		if st, err := os.Stat(dir); err == nil && st.IsDir() {
-			in.dirs = append(in.dirs, dir)
+			in.exists[dir] = true
 		}
 	}
 	for dir, exists := range in.exists {
@@ -332,15 +332,12 @@ func (in *Inputs) Relevant(path string) bool {
 	if in.packages[dir] != nil && in.source(dir, name) {
 		return true
 	}
-	if in.embeds && in.embedded(path) {
-		return true
-	}
 	if existed, ok := in.exists[path]; ok {
 		// Some watchers report a folder whenever something in it changes; only its coming or going counts.
 		_, err := os.Stat(path)
 		return existed != (err == nil)
 	}
-	return false
+	return in.embeds && in.embedded(path)
 }
 
 // Extensions of what the go command compiles besides Go.

@@ -100,6 +100,8 @@ func TestCompilerOutput(t *testing.T) {
 						skip(t, "gcc is not installed")
 					}
 					cfg.Native = true
+				case "target arm64":
+					cfg.Target.Arch = "arm64"
 				case "proxy":
 					cfg.Env = append(cfg.Env, moduleProxy(t)...)
 				}
