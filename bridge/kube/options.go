@@ -8,6 +8,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 
 	"fairlead.dev/api"
 	"fairlead.dev/bridge"
@@ -39,7 +40,7 @@ type Options struct {
 	Version string
 	// Logger may be nil.
 	Logger *slog.Logger
-	// Progress may be nil.
+	// Progress may be nil; it is called by one goroutine at a time.
 	Progress bridge.Progress
 }
 
@@ -51,10 +52,12 @@ func (o Options) withDefaults() Options {
 		o.Version = "dev"
 	}
 	say := o.Progress
+	var mu sync.Mutex
 	last := ""
 	o.Progress = func(m string) {
-		// The same words again are no progress. It is called from one goroutine at a time (teller sees to that).
-		if m == last {
+		mu.Lock()
+		defer mu.Unlock()
+		if m == last { // the same words again are no progress
 			return
 		}
 		last = m

@@ -157,7 +157,7 @@ func literals(env []corev1.EnvVar) map[string]string {
 	return vars
 }
 
-var reference = regexp.MustCompile(`\$(?:\$|\(([^()]*)\))`)
+var reference = regexp.MustCompile(`\$(?:\$|\(([^)]*)\))`)
 
 // expand replaces each $(NAME) by its value as Kubernetes does: $$ is a dollar that starts no reference, and a name
 // that is not known stays as it is (and is returned).

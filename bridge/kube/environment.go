@@ -1,0 +1,191 @@
+package kube
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"fairlead.dev/api"
+	"fairlead.dev/bridge"
+
+	appsv1 "k8s.io/api/apps/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Environment is one on a cluster. It has no goroutine of its own.
+type Environment struct {
+	c         *client
+	opts      Options
+	namespace string
+	name      string
+	uid       types.UID // of the Deployment
+	container string
+	secret    string
+	target    api.Target
+	process   api.Process
+
+	mu   sync.Mutex
+	info api.Environment
+}
+
+var _ bridge.Environment = (*Environment)(nil)
+
+// newEnvironment is a handle on a Deployment that is ours.
+func newEnvironment(c *client, o Options, d *appsv1.Deployment) *Environment {
+	e := &Environment{c: c, opts: o, namespace: d.Namespace, name: d.Name, uid: d.UID, info: c.describe(d), target: api.Target{OS: "linux", Arch: "amd64"}}
+	for _, ct := range d.Spec.Template.Spec.Containers {
+		if len(ct.Command) > 0 && ct.Command[0] == podBinary {
+			e.container = ct.Name
+		}
+	}
+	for _, v := range d.Spec.Template.Spec.Volumes {
+		for _, ct := range d.Spec.Template.Spec.Containers {
+			for _, m := range ct.VolumeMounts {
+				if m.MountPath == tokenDir && m.Name == v.Name && v.Secret != nil {
+					e.secret = v.Secret.SecretName
+				}
+			}
+		}
+	}
+	return e
+}
+
+// Info names the environment; Pod is the one that was last dialled or waited for.
+func (e *Environment) Info() api.Environment {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.info
+}
+
+func (e *Environment) setPod(name string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.info.Pod = name
+}
+
+// Target is linux and the node's architecture where the node or the template tells it, else amd64: the supervisor's
+// status is what counts.
+func (e *Environment) Target() api.Target { return e.target }
+
+// Process is how the staging Deployment starts the service.
+func (e *Environment) Process() api.Process { return e.process }
+
+// Close lets go of the environment, which stays as it is.
+func (e *Environment) Close() error { return nil }
+
+// Delete removes the Deployment, its pod, the Secret and, if we made it and it is empty, the namespace, and waits until
+// they are gone. It touches nothing that the environment did not make.
+func (e *Environment) Delete(ctx context.Context) error {
+	tell := e.opts.Progress
+	d, err := e.c.kube.AppsV1().Deployments(e.namespace).Get(ctx, e.name, metav1.GetOptions{})
+	switch {
+	case isNotFound(err):
+	case err != nil:
+		return e.c.explain("delete environment "+e.name, err)
+	case !isOurs(d) || d.UID != e.uid:
+		return &api.Problem{Code: codeNameTaken, Message: fmt.Sprintf("Deployment %s in namespace %s is not the one that this environment made; it was left alone", e.name, e.namespace),
+			Hint: "fairlead status lists the environments that there are"}
+	default:
+		tell("deleting environment " + e.name)
+		policy := metav1.DeletePropagationForeground
+		err := e.c.kube.AppsV1().Deployments(e.namespace).Delete(ctx, e.name, metav1.DeleteOptions{PropagationPolicy: &policy, Preconditions: &metav1.Preconditions{UID: &e.uid}})
+		if err != nil && !isNotFound(err) {
+			return e.c.explain("delete environment "+e.name, err)
+		}
+	}
+	if err := e.deleteSecret(ctx); err != nil {
+		return err
+	}
+	if err := e.c.deploymentGone(ctx, e.namespace, e.name, e.uid, tell); err != nil {
+		return err
+	}
+	if err := e.c.podsGone(ctx, e.namespace, e.name, tell); err != nil {
+		return err
+	}
+	kept, err := e.c.deleteNamespace(ctx, e.namespace, e.name, tell)
+	if kept != "" {
+		tell(kept)
+	}
+	return err
+}
+
+// deleteSecret deletes the token. Its name holds a hash of the token and comes from a Deployment that is ours, so it can
+// be no other's.
+func (e *Environment) deleteSecret(ctx context.Context) error {
+	if e.secret == "" {
+		return nil
+	}
+	err := e.c.kube.CoreV1().Secrets(e.namespace).Delete(ctx, e.secret, metav1.DeleteOptions{})
+	if err != nil && !isNotFound(err) {
+		return e.c.explain("delete the environment's Secret", err)
+	}
+	return nil
+}
+
+// deploymentGone waits until a Deployment is no longer there. With foreground deletion its pods go before it.
+func (c *client) deploymentGone(ctx context.Context, ns, name string, uid types.UID, tell func(string)) error {
+	act := "wait for Deployment " + name + " to be gone"
+	one := metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("metadata.name", name).String()}
+	for {
+		l, err := c.kube.AppsV1().Deployments(ns).List(ctx, one)
+		if err != nil {
+			return c.explain(act, err)
+		}
+		if len(l.Items) == 0 || l.Items[0].UID != uid {
+			return nil
+		}
+		tell("waiting for the pod to end")
+		one.ResourceVersion = l.ResourceVersion
+		w, err := c.kube.AppsV1().Deployments(ns).Watch(ctx, one)
+		if err != nil {
+			return c.explain(act, err)
+		}
+		one.ResourceVersion = ""
+		gone, err := untilDeleted(ctx, w)
+		if err != nil {
+			return c.explain(act, err)
+		}
+		if gone {
+			return nil
+		}
+	}
+}
+
+// podsGone waits until no pod of an environment is left, those included that lost their Deployment.
+func (c *client) podsGone(ctx context.Context, ns, name string, tell func(string)) error {
+	act := "wait for the environment's pod to be gone"
+	sel := metav1.ListOptions{LabelSelector: labelEnvironment + "=" + name}
+	for {
+		l, err := c.kube.CoreV1().Pods(ns).List(ctx, sel)
+		if err != nil {
+			return c.explain(act, err)
+		}
+		if len(l.Items) == 0 {
+			return nil
+		}
+		tell("waiting for pod " + l.Items[0].Name + " to end")
+		sel.ResourceVersion = l.ResourceVersion
+		w, err := c.kube.CoreV1().Pods(ns).Watch(ctx, sel)
+		if err != nil {
+			return c.explain(act, err)
+		}
+		sel.ResourceVersion = ""
+		if _, err := untilDeleted(ctx, w); err != nil {
+			return c.explain(act, err)
+		}
+	}
+}
+
+func eachItem(l runtime.Object, f func(metav1.Object)) error {
+	return meta.EachListItem(l, func(o runtime.Object) error {
+		a, err := meta.Accessor(o)
+		if err == nil {
+			f(a)
+		}
+		return err
+	})
+}

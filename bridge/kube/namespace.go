@@ -1,0 +1,211 @@
+package kube
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"fairlead.dev/api"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+)
+
+func isNotFound(err error) bool { return apierrors.IsNotFound(err) }
+
+// choosePlace tells which namespace an environment goes to and which Deployment is its template, before the cluster is
+// asked for either.
+func (c *client) choosePlace(ctx context.Context, name, service string, o Options) (ns, template string, err error) {
+	template = service
+	tns := ""
+	if o.Template != "" {
+		template = o.Template
+		if before, after, ok := strings.Cut(o.Template, "/"); ok {
+			tns, template = before, after
+		}
+	}
+	switch {
+	case o.Namespace != "" && tns != "" && tns != o.Namespace:
+		return "", "", &api.Problem{Code: "template-elsewhere", Message: fmt.Sprintf("the staging Deployment %s is not in namespace %s, and a pod can use only what is in its own namespace", o.Template, o.Namespace),
+			Hint: "make the environment there with --namespace " + tns}
+	case cmp.Or(o.Namespace, tns, c.namespace) != "":
+		return cmp.Or(o.Namespace, tns, c.namespace), template, nil
+	}
+	// No one said where: beside the staging Deployment if that is in "default", else in a namespace of its own.
+	d, err := c.kube.AppsV1().Deployments(metav1.NamespaceDefault).Get(ctx, template, metav1.GetOptions{})
+	switch {
+	case err == nil && d.Labels[labelEnvironment] == "":
+		return metav1.NamespaceDefault, template, nil
+	case err == nil, isNotFound(err), apierrors.IsForbidden(err):
+		return ownNamespace(name), template, nil
+	}
+	return "", "", c.explain("look for the staging Deployment", err)
+}
+
+// ownNamespace is the namespace of an environment that has one to itself.
+func ownNamespace(name string) string {
+	n := "fairlead-" + name
+	if len(n) > 63 {
+		n = n[:63-9] + "-" + shortHash(n, 8)
+	}
+	return n
+}
+
+// makeNamespace makes a namespace under Pod Security "restricted" and records that we did. One that has appeared
+// meanwhile is used, and is not ours.
+func (c *client) makeNamespace(ctx context.Context, ns, environment string) (made *corev1.Namespace, err error) {
+	n, err := c.kube.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
+		Name:        ns,
+		Labels:      map[string]string{"pod-security.kubernetes.io/enforce": "restricted", labelEnvironment: environment},
+		Annotations: map[string]string{annMadeFor: environment},
+	}}, metav1.CreateOptions{FieldManager: fieldManager})
+	if apierrors.IsAlreadyExists(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, c.explain("make namespace "+ns, err)
+	}
+	return n, c.recordNamespace(ctx, n)
+}
+
+// recordNamespace writes a namespace's own UID into it. Until that is done nobody deletes it; the next Open catches up.
+func (c *client) recordNamespace(ctx context.Context, n *corev1.Namespace) error {
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
+		"uid": n.UID, "annotations": map[string]string{annMadeUID: string(n.UID)}}})
+	if err != nil {
+		return fmt.Errorf("record namespace %s: %w", n.Name, err)
+	}
+	_, err = c.kube.CoreV1().Namespaces().Patch(ctx, n.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: fieldManager})
+	return c.explain("record namespace "+n.Name, err)
+}
+
+// madeByUs tells whether a namespace is one that we made: it says so, and it is the very one that said so.
+func madeByUs(n *corev1.Namespace) bool {
+	return n.Annotations[annMadeFor] != "" && n.UID != "" && n.Annotations[annMadeUID] == string(n.UID)
+}
+
+// deleteNamespace deletes a namespace that we made and in which there is nothing else, and waits until it is gone. kept
+// says why it is still there.
+func (c *client) deleteNamespace(ctx context.Context, ns, environment string, tell func(string)) (kept string, err error) {
+	n, err := c.kube.CoreV1().Namespaces().Get(ctx, ns, metav1.GetOptions{})
+	switch {
+	case isNotFound(err):
+		return "", nil
+	case apierrors.IsForbidden(err):
+		return "", nil // who may not look at namespaces has made none
+	case err != nil:
+		return "", c.explain("look at namespace "+ns, err)
+	case !madeByUs(n):
+		return "", nil
+	}
+	if n.DeletionTimestamp == nil {
+		if other, err := c.others(ctx, ns, environment); err != nil {
+			return fmt.Sprintf("namespace %s is kept: whether it is empty cannot be told: %s", ns, oneLine(err.Error())), nil
+		} else if other != "" {
+			return fmt.Sprintf("namespace %s is kept: there is %s in it", ns, other), nil
+		}
+		tell("deleting namespace " + ns)
+		err = c.kube.CoreV1().Namespaces().Delete(ctx, ns, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &n.UID}})
+		if isNotFound(err) {
+			return "", nil
+		}
+		if err != nil {
+			return "", c.explain("delete namespace "+ns, err)
+		}
+	}
+	tell("waiting for namespace " + ns + " to be gone")
+	return "", c.namespaceGone(ctx, n)
+}
+
+// others names something in a namespace that the environment did not bring; "" when there is nothing.
+func (c *client) others(ctx context.Context, ns, environment string) (string, error) {
+	theirs := metav1.ListOptions{LabelSelector: labelEnvironment + "!=" + environment, Limit: 2}
+	core, apps := c.kube.CoreV1(), c.kube.AppsV1()
+	lists := []struct {
+		kind string
+		list func() ([]string, error)
+	}{
+		{"Deployment", func() ([]string, error) { l, err := apps.Deployments(ns).List(ctx, theirs); return names(l, err) }},
+		{"StatefulSet", func() ([]string, error) { l, err := apps.StatefulSets(ns).List(ctx, theirs); return names(l, err) }},
+		{"pod", func() ([]string, error) { l, err := core.Pods(ns).List(ctx, theirs); return names(l, err) }},
+		{"Service", func() ([]string, error) { l, err := core.Services(ns).List(ctx, theirs); return names(l, err) }},
+		{"PersistentVolumeClaim", func() ([]string, error) {
+			l, err := core.PersistentVolumeClaims(ns).List(ctx, theirs)
+			return names(l, err)
+		}},
+		{"ConfigMap", func() ([]string, error) {
+			all := theirs
+			all.Limit = 0 // the cluster's own come first or last
+			l, err := core.ConfigMaps(ns).List(ctx, all)
+			return names(l, err)
+		}},
+	}
+	for _, l := range lists {
+		have, err := l.list()
+		if err != nil {
+			return "", err
+		}
+		for _, n := range have {
+			// Controllers of the cluster put these into every namespace.
+			if l.kind == "ConfigMap" && (n == "kube-root-ca.crt" || n == "openshift-service-ca.crt" || n == "istio-ca-root-cert" || n == "linkerd-identity-trust-roots") {
+				continue
+			}
+			return l.kind + " " + n, nil
+		}
+	}
+	return "", nil
+}
+
+// namespaceGone waits until a namespace is no longer there.
+func (c *client) namespaceGone(ctx context.Context, n *corev1.Namespace) error {
+	one := metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("metadata.name", n.Name).String()}
+	for {
+		l, err := c.kube.CoreV1().Namespaces().List(ctx, one)
+		if err != nil {
+			return c.explain("wait for namespace "+n.Name+" to be gone", err)
+		}
+		if len(l.Items) == 0 || l.Items[0].UID != n.UID {
+			return nil
+		}
+		one.ResourceVersion = l.ResourceVersion
+		w, err := c.kube.CoreV1().Namespaces().Watch(ctx, one)
+		if err != nil {
+			return c.explain("wait for namespace "+n.Name+" to be gone", err)
+		}
+		one.ResourceVersion = ""
+		gone, err := untilDeleted(ctx, w)
+		if err != nil {
+			return c.explain("wait for namespace "+n.Name+" to be gone", err)
+		}
+		if gone {
+			return nil
+		}
+	}
+}
+
+// untilDeleted reads a watch until something is deleted, or until the watch ends.
+func untilDeleted(ctx context.Context, w watch.Interface) (bool, error) {
+	defer w.Stop()
+	for {
+		select {
+		case e, ok := <-w.ResultChan():
+			if !ok || e.Type == watch.Error {
+				if err := relist(ctx); err != errRelist {
+					return false, err
+				}
+				return false, nil
+			}
+			if e.Type == watch.Deleted {
+				return true, nil
+			}
+		case <-ctx.Done():
+			return false, ctx.Err()
+		}
+	}
+}
