@@ -84,8 +84,25 @@ type statusError struct {
 	body string
 }
 
+// Error keeps to what is wrong: a health endpoint lists forty checks that are
+// right around the one that failed, marked [-].
 func (e *statusError) Error() string {
-	return strings.TrimSpace(fmt.Sprintf("status %d: %s", e.code, e.body))
+	text := fmt.Sprintf("status %d", e.code)
+	failed := ""
+	for line := range strings.Lines(e.body) {
+		if strings.HasPrefix(line, "[-]") {
+			failed += ": " + strings.TrimSpace(line)
+		}
+	}
+	if failed != "" {
+		return text + failed
+	}
+	const most = 300
+	body := strings.TrimSpace(e.body)
+	if len(body) > most {
+		body = body[:most] + "..."
+	}
+	return text + ": " + body
 }
 
 func (c *clients) send(ctx context.Context, h *http.Client, method, url string, body, result any) error {
@@ -204,8 +221,8 @@ func (c *clients) allowDNS(ctx context.Context) error {
 // wait calls check until it returns nil. The last answer is the error when the
 // time is up or when ended says that there is nothing left to wait for.
 func wait(ctx context.Context, most time.Duration, ended <-chan struct{}, check func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, most)
-	defer cancel()
+	deadline := time.NewTimer(most)
+	defer deadline.Stop()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -220,6 +237,8 @@ func wait(ctx context.Context, most time.Duration, ended <-chan struct{}, check 
 		case <-ended:
 			return errEnded
 		case <-ctx.Done():
+			return context.Cause(ctx) // the last answer is only that of a request cut off
+		case <-deadline.C:
 			return fmt.Errorf("%w (waited %s)", err, most)
 		case <-tick.C:
 		}

@@ -8,7 +8,6 @@
 package cluster
 
 import (
-	"bufio"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -65,9 +64,11 @@ func (c *Cluster) enter(ctx context.Context) (leave func(), err error) {
 	if len(c.Dir) > maxDir {
 		return nil, fault.New(fmt.Errorf("use %s: its path is longer than %d, and sockets in it would be refused", c.Dir, maxDir), "choose a shorter folder with --dir")
 	}
+	// The link says so too, should somebody have removed half of the folder.
+	owner, _ := c.link().Owner()
 	if foreign, err := c.paths().isForeign(); err != nil {
 		return nil, err
-	} else if foreign {
+	} else if foreign && owner != c.Dir {
 		return nil, fault.New(fmt.Errorf("use %s: it has files in it that no cluster wrote", c.Dir), "choose another folder with --dir, or empty it")
 	}
 	if err := os.MkdirAll(filepath.Dir(c.Dir), 0o755); err != nil {
@@ -317,8 +318,11 @@ func (c *Cluster) await(ctx context.Context, name string, ended <-chan struct{},
 	}
 	p := c.paths()
 	err = wait(ctx, most, ended, func(ctx context.Context) error { return part.check(ctx, cl, s, p) })
-	if err != nil {
+	if errors.Is(err, errEnded) {
 		return fmt.Errorf("wait for %s: %w%s", name, err, lastLine(p.log(name)))
+	}
+	if err != nil {
+		return fmt.Errorf("wait for %s: %w", name, err)
 	}
 	return nil
 }
@@ -332,21 +336,32 @@ func (c *Cluster) launch(ctx context.Context, part component, s *state, g *machi
 	return c.await(ctx, part.name, ended, s, cl, most)
 }
 
-// lastLine returns the end of a log, as the rest of an error line. Kubernetes
-// prints its help after an error, so the last line that is one is looked for.
+// lastLine returns what a log says went wrong, as the rest of an error line.
+// Kubernetes prints its help after an error, so the last line that looks like
+// an error is preferred to the last line.
 func lastLine(path string) string {
-	f, err := os.Open(path)
+	content, err := os.ReadFile(path)
 	if err != nil {
 		return ""
 	}
-	defer f.Close()
-	last := ""
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		line := strings.TrimSpace(lines.Text())
-		low := strings.ToLower(line)
-		if strings.Contains(low, "err") || strings.Contains(low, "fatal") || strings.Contains(low, "panic") || strings.HasPrefix(line, "F") {
-			last = line
+	last, lastError := "", ""
+	for line := range strings.Lines(string(content)) {
+		line = strings.TrimSpace(line)
+		if line == "" {
+			continue
 		}
+		last = line
+		low := strings.ToLower(line)
+		if strings.Contains(low, "error") || strings.Contains(low, "fatal") || strings.Contains(low, "panic") {
+			lastError = line
+		}
+	}
+	if lastError != "" {
+		last = lastError
+	}
+	const most = 400
+	if len(last) > most {
+		last = last[:most] + "..."
 	}
 	if last == "" {
 		return ""

@@ -29,7 +29,7 @@ type component struct {
 // grace is what a program gets between SIGTERM and SIGKILL. The API server
 // would wait for its watchers; their state is thrown away or, after a stop of
 // one part, they connect again.
-const grace = 5 * time.Second
+const grace = 2 * time.Second
 
 // components are all programs, in the order in which they are started. They
 // are stopped in the opposite order, so that the kubelet, being last, stops

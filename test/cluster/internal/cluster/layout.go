@@ -26,8 +26,9 @@ const (
 	cgroupName  = "fairlead-test"
 )
 
-// maxDir keeps the longest socket path below what the kernel takes, 107 bytes.
-const maxDir = 107 - len("/kubelet/device-plugins/kubelet.sock") - 20
+// maxDir keeps the longest socket path below what the kernel takes, 107 bytes,
+// and its name's last part may get a suffix.
+const maxDir = 107 - len("/kubelet/pod-resources/kubelet.sock") - len(".tmp-1234567890")
 
 // Ports are those on loopback, or on the link where the comment says so.
 type Ports struct {

@@ -57,7 +57,9 @@ func cgroupIn(name string, mounts []mount) (*Cgroup, error) {
 		switch {
 		case m.fsType == "cgroup2" && m.point == root:
 			return &Cgroup{Name: name, mounts: []string{root}, unified: true}, nil
-		case m.fsType == "cgroup" && strings.HasPrefix(m.point, root+"/") && !slices.Contains(g.mounts, m.point):
+		// Where v1 and v2 are mixed, runc makes its groups in the v2 hierarchy
+		// too, though it has no controllers: they have to go in the end.
+		case strings.HasPrefix(m.fsType, "cgroup") && strings.HasPrefix(m.point, root+"/") && !slices.Contains(g.mounts, m.point):
 			// The pids controller exists for counting processes, so members
 			// are read there; the kubelet requires it anyway.
 			if slices.Contains(strings.Split(m.superOptions, ","), "pids") {

@@ -237,16 +237,17 @@ func (c *Cache) goBuild(ctx context.Context, p Part, out string) error {
 // prune removes what earlier versions and killed builds of p left behind. A
 // failure is of no consequence: the next build tries again.
 func (c *Cache) prune(p Part) {
-	entries, _ := filepath.Glob(filepath.Join(c.Dir, p.Name+"[-.]*"))
-	for _, path := range entries {
-		info, err := os.Stat(path)
+	entries, _ := os.ReadDir(c.Dir)
+	for _, e := range entries {
+		info, err := e.Info()
 		if err != nil || !info.IsDir() {
 			continue
 		}
 		// The caller holds the part's lock: nobody is at work in a temporary folder.
-		unfinished := strings.HasPrefix(filepath.Base(path), p.Name+".tmp-")
-		if unfinished || time.Since(info.ModTime()) > unusedAfter {
-			_ = os.RemoveAll(path)
+		unfinished := strings.HasPrefix(e.Name(), p.Name+".tmp-")
+		unused := strings.HasPrefix(e.Name(), p.Name+"-") && time.Since(info.ModTime()) > unusedAfter
+		if unfinished || unused {
+			_ = os.RemoveAll(filepath.Join(c.Dir, e.Name()))
 		}
 	}
 }

@@ -49,7 +49,8 @@ type Spec struct {
 }
 
 // Start starts s in a session of its own and writes its pidfile. The returned
-// channel is closed when the program ends while this process is alive to see it.
+// channel is closed when the program ends while this process is alive to see
+// it, by the one goroutine that Start leaves behind.
 func Start(s Spec) (<-chan struct{}, error) {
 	log, err := os.OpenFile(s.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -70,17 +71,23 @@ func Start(s Spec) (<-chan struct{}, error) {
 		_ = cmd.Wait() // the log has the reason
 	}()
 	err = func() error {
-		if s.Adopt != nil {
-			if err := s.Adopt(cmd.Process.Pid); err != nil {
-				return err
-			}
-		}
 		id, err := Identify(cmd.Process.Pid)
 		if err != nil {
 			return err
 		}
+		if s.Adopt != nil {
+			if err := s.Adopt(id.PID); err != nil {
+				return err
+			}
+		}
 		return id.Save(s.PIDFile)
 	}()
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
+		// It ended at once. That is for the one who waits for it to report,
+		// who can also tell why from its log.
+		<-ended
+		return ended, nil
+	}
 	if err != nil {
 		_ = cmd.Process.Kill()
 		<-ended
