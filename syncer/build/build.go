@@ -116,6 +116,10 @@ func (b *Builder) build(ctx context.Context, req Request) (_ Result, err error) 
 	// Killed compilers leave their files in these folders, which go with dir.
 	env := []string{"GOTMPDIR=" + tmp, "TMPDIR=" + tmp, "TMP=" + tmp, "TEMP=" + tmp}
 	if err := b.tool.run(ctx, b.svc.ModuleDir, env, nil, append(args, "--", b.svc.ImportPath)...); err != nil {
+		var exit *exitError
+		if req.Previous != nil && errors.As(err, &exit) && strings.Contains(exit.output, "is not an object file") {
+			return Result{}, &damagedError{req.Previous.Path}
+		}
 		return Result{}, b.failure(ctx, err)
 	}
 
