@@ -35,6 +35,8 @@ type Config struct {
 	// Process is what the settings and the command line say; what they leave out comes from the environment.
 	Process api.Process
 	Folders []syncer.Folder
+	// Rest is how long after a save the watcher waits for more of it; 0 is its measured default.
+	Rest time.Duration
 	// TakeOver puts another agent out; Keep leaves the environment when the session ends.
 	TakeOver, Keep bool
 	// Emit is told everything, in order, one call at a time.
@@ -82,7 +84,9 @@ func NewSession(cfg Config) (*Session, error) {
 	s.builds = &builds{svc: cfg.Service, cfg: cfg.Build, out: filepath.Join(cfg.Records.Folder(cfg.Spec.Name), fmt.Sprintf("out-%d", os.Getpid()))}
 	s.loop = syncer.New(syncer.Config{
 		Pod: s.conn, Folders: cfg.Folders, Process: s.process, Name: cfg.Service.Name,
-		Build: func(ctx context.Context) (syncer.Built, []*api.Problem, error) { return s.builds.build(ctx, s.target()) },
+		Build: func(ctx context.Context) (syncer.Built, []*api.Problem, error) {
+			return s.builds.build(ctx, s.target())
+		},
 		Dir: filepath.Join(cfg.Records.Folder(cfg.Spec.Name), "base"), Emit: s.emit, Shipping: s.shipping,
 	})
 	s.loop.Number(rec.Generation)
@@ -184,6 +188,7 @@ func (s *Session) dial(ctx context.Context) (io.ReadWriteCloser, error) {
 
 // close ends what the session had begun: the environment goes too, unless it is kept or somebody else's by now.
 func (s *Session) close(why error) error {
+	os.RemoveAll(s.builds.out)
 	select {
 	case <-s.envReady:
 	default:

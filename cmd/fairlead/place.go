@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -62,7 +61,7 @@ func openRecorded(ctx context.Context, f folders, rec server.Record) (bridge.Env
 	case "local":
 		return local.Attach(spec, f.local()), nil
 	case "kubernetes":
-		return kube.Attach(ctx, spec, kube.Options{Kubeconfig: rec.Kubeconfig, Context: rec.Environment.Context, Namespace: rec.Environment.Namespace})
+		return kube.Lookup(ctx, kube.Options{Kubeconfig: rec.Kubeconfig, Context: rec.Environment.Context, Version: version}, rec.Environment.Namespace, rec.Environment.Name)
 	}
 	return nil, &api.Problem{Code: "bad-record", Message: fmt.Sprintf("environment %s: unknown provider %q", rec.Environment.Name, rec.Environment.Provider)}
 }
@@ -109,5 +108,3 @@ func workingDir() (string, error) {
 	}
 	return d, nil
 }
-
-var errGone = errors.New("nothing answers")

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -16,7 +17,6 @@ import (
 	"fairlead.dev/bridge"
 	"fairlead.dev/bridge/kube"
 	"fairlead.dev/bridge/local"
-	"fairlead.dev/bridge/payload"
 	"fairlead.dev/server"
 	"fairlead.dev/syncer/build"
 )
@@ -107,4 +107,73 @@ func absDir(dir string) (string, error) {
 		return "", &api.Problem{Code: "no-folder", Message: fmt.Sprintf("%s is not a folder", dir), Hint: "name the folder of a Go service"}
 	}
 	return abs, nil
+}
+
+// runService is `fairlead run`.
+func runService(ctx context.Context, o runOptions) error {
+	dir, err := absDir(o.dir)
+	if err != nil {
+		return err
+	}
+	set, err := loadSettings(dir, o)
+	if err != nil {
+		return err
+	}
+	f, err := findFolders()
+	if err != nil {
+		return err
+	}
+	on := set.on
+	native := on == "local"
+	target := api.Target{OS: "linux", Arch: runtime.GOARCH}
+	cfg := build.Config{Target: target, Native: native, Flags: set.build.Flags, Tags: set.build.Tags, Env: set.build.Env}
+	svc, err := build.Find(ctx, dir, build.FindOptions{Config: cfg, Main: set.main})
+	if err != nil {
+		return err
+	}
+	if set.name != "" {
+		svc.Name = set.name
+	}
+	owner := server.Owner()
+	place := on
+	proc := set.process
+	if native {
+		proc.Dir = dir // as `go run` in this folder would: what the service reads by relative names is there
+	} else {
+		// Two clusters or namespaces are two environments.
+		place = strings.Join([]string{on, set.kube.Kubeconfig, set.kube.Context, set.kube.Namespace}, "\n")
+	}
+	spec := bridge.Spec{Name: server.EnvironmentName(svc.Name, dir, owner, place), Service: svc.Name, Owner: owner, Dir: dir, Version: version, Keep: o.keep}
+	if !native {
+		spec.Trees = set.trees
+	}
+	rec := server.Record{Environment: api.Environment{Name: spec.Name, Service: svc.Name, Provider: on, Context: set.kube.Context, Namespace: set.kube.Namespace},
+		Kubeconfig: set.kube.Kubeconfig, Dir: dir}
+	if t, ok := o.show.(*textRenderer); ok {
+		t.service, t.dir = svc.Name, dir
+		t.say("%s: %s", svc.Name, svc.Why)
+	}
+	s, err := server.NewSession(server.Config{
+		Spec: spec, Record: rec, Records: f.records(), Service: svc, Build: cfg, Target: target, Process: proc,
+		Folders: set.folders(native), Rest: set.rest, TakeOver: o.takeOver, Keep: o.keep, Emit: o.show.show,
+		Open: func(ctx context.Context, spec bridge.Spec, progress bridge.Progress) (bridge.Environment, error) {
+			if native {
+				return local.Open(ctx, spec, f.local())
+			}
+			k := set.kube
+			k.Progress = progress
+			return kube.Open(ctx, spec, k)
+		},
+	})
+	if err != nil {
+		return err
+	}
+	err = s.Run(ctx)
+	var p *api.Problem
+	if errors.As(err, &p) {
+		if j, ok := o.show.(*jsonRenderer); ok {
+			j.show(&api.ProblemEvent{Header: api.Header{Type: api.KindProblem, Time: time.Now()}, Problem: *p})
+		}
+	}
+	return err
 }

@@ -213,27 +213,38 @@ func (g *gate) waitLocked(now time.Time) time.Duration {
 	return max(wait, 0)
 }
 
-// enter waits until the gate is open and says why there is no service behind it, if so.
-func (g *gate) enter(ctx context.Context) (down func() string, err error) {
-	g.mu.Lock()
-	opened := g.opened
-	g.mu.Unlock()
-	select {
-	case <-opened:
-	default:
-		timer := time.NewTimer(holdLimit)
-		defer timer.Stop()
+// enter waits until the gate is open and says why there is no service behind it, if so. A flight is registered under
+// the same lock that saw the gate open: a swap that shuts it a moment later waits for the flight.
+func (g *gate) enter(ctx context.Context, f *flight) (down func() string, err error) {
+	var limit <-chan time.Time
+	for {
+		g.mu.Lock()
+		opened := g.opened
 		select {
 		case <-opened:
-		case <-timer.C:
+			if g.down == nil && f != nil {
+				f.started = time.Now()
+				g.inflight[f] = struct{}{}
+			}
+			down = g.down
+			g.mu.Unlock()
+			return down, nil
+		default:
+		}
+		g.mu.Unlock()
+		if limit == nil {
+			timer := time.NewTimer(holdLimit)
+			defer timer.Stop()
+			limit = timer.C
+		}
+		select {
+		case <-opened: // it may have been shut again: look anew
+		case <-limit:
 			return nil, errors.New("the service has not come up within " + holdLimit.String())
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.down, nil
 }
 
 // ServeHTTP passes one request of the tunnel to the service.
@@ -244,7 +255,8 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			"A page of another site may be behind this request (DNS rebinding). If the name is yours, add it to `hosts:` in fairlead.yaml.", r.Host), http.StatusMisdirectedRequest)
 		return
 	}
-	down, err := g.enter(r.Context())
+	f := &flight{}
+	down, err := g.enter(r.Context(), f)
 	if err != nil {
 		if r.Context().Err() == nil {
 			w.Header().Set("Retry-After", "1")
@@ -256,10 +268,6 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		g.refuse(w, http.StatusBadGateway, down())
 		return
 	}
-	f := &flight{started: time.Now()}
-	g.mu.Lock()
-	g.inflight[f] = struct{}{}
-	g.mu.Unlock()
 	defer func() {
 		g.mu.Lock()
 		delete(g.inflight, f)
@@ -385,7 +393,7 @@ func looksHTTP(b []byte) bool {
 
 func (g *gate) splice(ctx context.Context, conn net.Conn, port int) {
 	g.used()
-	if down, err := g.enter(ctx); err != nil || down != nil {
+	if down, err := g.enter(ctx, nil); err != nil || down != nil {
 		return
 	}
 	up, err := g.dialService(ctx, fmt.Sprint(port))

@@ -21,15 +21,15 @@ import (
 // limit is what an executable may have: it is copied into every fresh pod (CHANGELOG and README give the figures).
 const (
 	limit           = 13_000_000
-	limitCompressed = 4_100_000
+	limitCompressed = 4_600_000 // at the level below; zstd -19 makes 4.0 MB of it
 )
 
 // inlined lists what is compiled with inlining; the rest is not. Delve, its disassemblers and the protocols of a debug session are
 // most of the executable, and none is on the path of an edit; it makes the file a tenth smaller. What copies, patches,
 // hashes and forwards keeps the compiler's defaults.
 var inlined = []string{
-	"fairlead.dev/...", "github.com/klauspost/...", "runtime", "runtime/...", "internal/runtime/...", "internal/byteorder",
-	"encoding/binary", "math/bits", "unicode/utf8", "sync/atomic", "bytes",
+	"fairlead.dev/...", "github.com/klauspost/...", "runtime", "internal/runtime/...", "internal/byteorder",
+	"encoding/binary", "math/bits",
 }
 
 func main() {

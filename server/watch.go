@@ -1,0 +1,111 @@
+package server
+
+import (
+	"context"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"fairlead.dev/api"
+	"fairlead.dev/syncer"
+	"fairlead.dev/syncer/watch"
+)
+
+// watch follows the workspace's files and tells the loop what it must do: build, when what the executable is made of
+// has changed, or ship, when only a synced folder has.
+func (s *Session) watch(ctx context.Context) error {
+	extra := func() []string {
+		var dirs []string
+		if in := s.builds.inputs.Load(); in != nil {
+			dirs = append(dirs, in.Dirs()...)
+		}
+		for _, f := range s.cfg.Folders {
+			dirs = append(dirs, filepath.Join(f.Path, "..."))
+		}
+		return dirs
+	}
+	w, err := watch.New(watch.Options{
+		Root: s.cfg.Service.ModuleDir, Extra: extra(), Logger: s.cfg.Logger, Rest: s.cfg.Rest,
+		Relevant: func(p string) bool { return s.builds.relevant(p) || s.synced(p) },
+		Problems: func(ps []*api.Problem) {
+			for _, p := range ps {
+				s.emit(&api.ProblemEvent{Header: api.Header{Type: api.KindProblem, Generation: s.keep.get().Generation}, Problem: *p})
+			}
+		},
+	})
+	if err != nil {
+		return err
+	}
+	done := make(chan error, 1)
+	go func() { done <- w.Run(ctx) }()
+	listed := make(chan struct{}, 1)
+	list := func() {
+		go func() { // ends with ctx: the go command is killed then
+			if err := s.builds.list(ctx, s.target()); err != nil && ctx.Err() == nil {
+				// The build says what is wrong with the source; until it is mended every Go file counts.
+				s.cfg.Logger.Debug("list the inputs", "err", err)
+			}
+			select {
+			case listed <- struct{}{}:
+			default:
+			}
+		}()
+	}
+	list()
+	listing := true
+	again := false
+	for {
+		select {
+		case err := <-done:
+			if listing {
+				<-listed
+			}
+			return err
+		case <-listed:
+			w.SetExtra(extra())
+			if listing = again; again {
+				again = false
+				list()
+			}
+		case c := <-w.Changes():
+			now := syncer.Change{Saved: c.First, Build: c.Overflow, Files: c.Overflow}
+			if now.Saved.IsZero() {
+				now.Saved = time.Now()
+			}
+			var paths []string
+			for _, f := range c.Files {
+				if s.builds.relevant(f.Path) {
+					now.Build = true
+					paths = append(paths, f.Path)
+				}
+				if s.synced(f.Path) {
+					now.Files = true
+				}
+			}
+			s.loop.Changed(now)
+			in := s.builds.inputs.Load()
+			if in == nil || c.Overflow || in.Stale(paths) {
+				if listing {
+					again = true
+				} else {
+					listing = true
+					list()
+				}
+			}
+		}
+	}
+}
+
+// synced says whether a path lies in a folder that travels along.
+func (s *Session) synced(path string) bool {
+	for _, f := range s.cfg.Folders {
+		rel, err := filepath.Rel(f.Path, path)
+		if err != nil || rel == ".." || strings.HasPrefix(rel, ".."+string(filepath.Separator)) {
+			continue
+		}
+		if f.Ignored == nil || !f.Ignored(filepath.ToSlash(rel), false) {
+			return true
+		}
+	}
+	return false
+}
