@@ -11,9 +11,9 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
 )
 
 // Environment is one on a cluster. It has no goroutine of its own.
@@ -128,31 +128,11 @@ func (e *Environment) deleteSecret(ctx context.Context) error {
 
 // deploymentGone waits until a Deployment is no longer there. With foreground deletion its pods go before it.
 func (c *client) deploymentGone(ctx context.Context, ns, name string, uid types.UID, tell func(string)) error {
-	act := "wait for Deployment " + name + " to be gone"
-	one := metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("metadata.name", name).String()}
-	for {
-		l, err := c.kube.AppsV1().Deployments(ns).List(ctx, one)
-		if err != nil {
-			return c.explain(act, err)
-		}
-		if len(l.Items) == 0 || l.Items[0].UID != uid {
-			return nil
-		}
-		tell("waiting for the pod to end")
-		one.ResourceVersion = l.ResourceVersion
-		w, err := c.kube.AppsV1().Deployments(ns).Watch(ctx, one)
-		if err != nil {
-			return c.explain(act, err)
-		}
-		one.ResourceVersion = ""
-		gone, err := untilDeleted(ctx, w)
-		if err != nil {
-			return c.explain(act, err)
-		}
-		if gone {
-			return nil
-		}
-	}
+	ds := c.kube.AppsV1().Deployments(ns)
+	return c.gone(ctx, "wait for Deployment "+name+" to be gone", name, uid,
+		func(o metav1.ListOptions) (runtime.Object, error) { return ds.List(ctx, o) },
+		func(o metav1.ListOptions) (watch.Interface, error) { return ds.Watch(ctx, o) },
+		func() { tell("waiting for the pod to end") })
 }
 
 // podsGone waits until no pod of an environment is left, those included that lost their Deployment.
@@ -174,7 +154,7 @@ func (c *client) podsGone(ctx context.Context, ns, name string, tell func(string
 			return c.explain(act, err)
 		}
 		sel.ResourceVersion = ""
-		if _, err := untilDeleted(ctx, w); err != nil {
+		if err := untilDeleted(ctx, w, ""); err != nil {
 			return c.explain(act, err)
 		}
 	}

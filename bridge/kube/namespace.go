@@ -11,8 +11,10 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 )
@@ -164,48 +166,62 @@ func (c *client) others(ctx context.Context, ns, environment string) (string, er
 
 // namespaceGone waits until a namespace is no longer there.
 func (c *client) namespaceGone(ctx context.Context, n *corev1.Namespace) error {
-	one := metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("metadata.name", n.Name).String()}
+	spaces := c.kube.CoreV1().Namespaces()
+	return c.gone(ctx, "wait for namespace "+n.Name+" to be gone", n.Name, n.UID,
+		func(o metav1.ListOptions) (runtime.Object, error) { return spaces.List(ctx, o) },
+		func(o metav1.ListOptions) (watch.Interface, error) { return spaces.Watch(ctx, o) }, nil)
+}
+
+// gone waits until an object is no longer there. still, if not nil, is called while it is.
+func (c *client) gone(ctx context.Context, act, name string, uid types.UID, list func(metav1.ListOptions) (runtime.Object, error),
+	follow func(metav1.ListOptions) (watch.Interface, error), still func()) error {
 	for {
-		l, err := c.kube.CoreV1().Namespaces().List(ctx, one)
+		o := metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("metadata.name", name).String()}
+		l, err := list(o)
 		if err != nil {
-			return c.explain("wait for namespace "+n.Name+" to be gone", err)
+			return c.explain(act, err)
 		}
-		if len(l.Items) == 0 || l.Items[0].UID != n.UID {
+		there := false
+		if err := eachItem(l, func(m metav1.Object) { there = there || m.GetName() == name && m.GetUID() == uid }); err != nil {
+			return c.explain(act, err)
+		}
+		if !there {
 			return nil
 		}
-		one.ResourceVersion = l.ResourceVersion
-		w, err := c.kube.CoreV1().Namespaces().Watch(ctx, one)
-		if err != nil {
-			return c.explain("wait for namespace "+n.Name+" to be gone", err)
+		if still != nil {
+			still()
 		}
-		one.ResourceVersion = ""
-		gone, err := untilDeleted(ctx, w)
-		if err != nil {
-			return c.explain("wait for namespace "+n.Name+" to be gone", err)
+		if o.ResourceVersion, err = meta.NewAccessor().ResourceVersion(l); err != nil {
+			return c.explain(act, err)
 		}
-		if gone {
-			return nil
+		w, err := follow(o)
+		if err != nil {
+			return c.explain(act, err)
+		}
+		if err := untilDeleted(ctx, w, name); err != nil {
+			return c.explain(act, err)
 		}
 	}
 }
 
-// untilDeleted reads a watch until something is deleted, or until the watch ends.
-func untilDeleted(ctx context.Context, w watch.Interface) (bool, error) {
+// untilDeleted reads a watch until an object (any, if name is empty) is deleted, or until the watch ends.
+func untilDeleted(ctx context.Context, w watch.Interface, name string) error {
 	defer w.Stop()
 	for {
 		select {
 		case e, ok := <-w.ResultChan():
 			if !ok || e.Type == watch.Error {
 				if err := relist(ctx); err != errRelist {
-					return false, err
+					return err
 				}
-				return false, nil
+				return nil
 			}
-			if e.Type == watch.Deleted {
-				return true, nil
+			m, err := meta.Accessor(e.Object)
+			if err == nil && e.Type == watch.Deleted && (name == "" || m.GetName() == name) {
+				return nil
 			}
 		case <-ctx.Done():
-			return false, ctx.Err()
+			return ctx.Err()
 		}
 	}
 }

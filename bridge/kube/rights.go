@@ -35,7 +35,7 @@ func grants() []grant {
 			why: "find the environment's pod and wait until it runs"},
 		{resource: "pods/exec", verbs: []string{"create"},
 			why: "the connection: one exec stream to the supervisor in the pod"},
-		{resource: "events", verbs: []string{"list", "watch"}, optional: true,
+		{resource: "events", verbs: []string{"watch"}, optional: true,
 			why: "optional: says why a pod waits, such as a volume that cannot be mounted"},
 	}
 }
@@ -46,10 +46,10 @@ func namespaceGrants() []grant {
 	return []grant{
 		{resource: "namespaces", verbs: []string{"get", "list", "watch", "create", "patch", "delete"},
 			why: "make a namespace for the environment, and delete it when it is empty again"},
-		{resource: "services", verbs: []string{"list"}, why: "a namespace with anything of somebody else's in it is kept"},
-		{resource: "configmaps", verbs: []string{"list"}, why: "the same"},
-		{resource: "persistentvolumeclaims", verbs: []string{"list"}, why: "the same"},
-		{group: "apps", resource: "statefulsets", verbs: []string{"list"}, why: "the same"},
+		{resource: "services", verbs: []string{"list"}, why: "see what is in the namespace: one with anything of somebody else's in it is kept"},
+		{resource: "configmaps", verbs: []string{"list"}, why: "the same: what is in the namespace"},
+		{resource: "persistentvolumeclaims", verbs: []string{"list"}, why: "the same: what is in the namespace"},
+		{group: "apps", resource: "statefulsets", verbs: []string{"list"}, why: "the same: what is in the namespace"},
 	}
 }
 

@@ -232,8 +232,10 @@ func (c *client) watchPod(ctx context.Context, w wants, selector string, pods *c
 		return nil, err
 	}
 	var d *appsv1.Deployment
-	if len(ds.Items) > 0 {
-		d = &ds.Items[0]
+	for i := range ds.Items {
+		if ds.Items[i].Name == w.name {
+			d = &ds.Items[i]
+		}
 	}
 	one.ResourceVersion = ds.ResourceVersion
 	dw, err := c.kube.AppsV1().Deployments(w.namespace).Watch(ctx, one)
@@ -292,6 +294,7 @@ func (c *client) watchPod(ctx context.Context, w wants, selector string, pods *c
 			switch {
 			case !ok || !isDep:
 				return nil, relist(ctx)
+			case nd.Name != w.name:
 			case e.Type == watch.Deleted:
 				d = nil
 			default:
