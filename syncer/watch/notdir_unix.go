@@ -1,0 +1,8 @@
+//go:build !windows
+
+package watch
+
+import "syscall"
+
+// errNotDir is what looking at a path gives when one of its folders is a file now.
+const errNotDir = syscall.ENOTDIR
