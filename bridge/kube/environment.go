@@ -28,8 +28,9 @@ type Environment struct {
 	target    api.Target
 	process   api.Process
 
-	mu   sync.Mutex
-	info api.Environment
+	mu    sync.Mutex
+	info  api.Environment
+	ended string // ID of the container of which the node last said that it has ended
 }
 
 var _ bridge.Environment = (*Environment)(nil)
@@ -65,6 +66,18 @@ func (e *Environment) setPod(name string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.info.Pod = name
+}
+
+func (e *Environment) setEnded(id string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.ended = id
+}
+
+func (e *Environment) lastEnded() string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.ended
 }
 
 // Target is linux and the node's architecture where the node or the template tells it, else amd64: the supervisor's

@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"regexp"
 	"sync"
+	"time"
 
 	"fairlead.dev/api"
 
@@ -27,16 +29,58 @@ import (
 // Dial opens one exec stream to the supervisor's socket in the environment's pod. It waits, within ctx, for a pod that
 // is being replaced, and says through Options.Progress what it waits for.
 func (e *Environment) Dial(ctx context.Context) (io.ReadWriteCloser, error) {
-	p, err := e.c.pod(ctx, wants{namespace: e.namespace, name: e.name, main: e.container, tell: e.opts.Progress})
-	if err != nil {
-		return nil, err
+	for {
+		p, err := e.livePod(ctx)
+		if err != nil {
+			return nil, err
+		}
+		e.setPod(p.Name)
+		id := containerID(p, e.container)
+		s, err := e.c.exec(ctx, e.namespace, p.Name, e.container, func(err error) {
+			if isPodGone(err) {
+				e.setEnded(id)
+			}
+		})
+		if err == nil {
+			return s, nil
+		}
+		if !isPodGone(err) || id == "" {
+			return nil, err
+		}
 	}
-	e.setPod(p.Name)
-	s, err := e.c.exec(ctx, e.namespace, p.Name, e.container)
-	if err != nil {
-		return nil, err
+}
+
+// endedLimit is how long a pod's status may say that a container runs of which the node has said that it does not.
+const endedLimit = 10 * time.Second
+
+// livePod waits for a pod whose container has not been seen to end. The node knows that before the pod's status says so;
+// without this a Dial after a crash would be refused again and again until it does.
+func (e *Environment) livePod(ctx context.Context) (*corev1.Pod, error) {
+	w := wants{namespace: e.namespace, name: e.name, main: e.container, tell: e.opts.Progress, avoid: e.lastEnded()}
+	if w.avoid != "" {
+		actx, cancel := context.WithTimeout(ctx, endedLimit)
+		defer cancel()
+		p, err := e.c.pod(actx, w)
+		if err == nil || actx.Err() == nil || ctx.Err() != nil {
+			return p, err
+		}
+		w.avoid = ""
 	}
-	return s, nil
+	return e.c.pod(ctx, w)
+}
+
+func isPodGone(err error) bool {
+	var p *api.Problem
+	return errors.As(err, &p) && p.Code == codePodGone
+}
+
+func containerID(p *corev1.Pod, name string) string {
+	for _, st := range p.Status.ContainerStatuses {
+		if st.Name == name {
+			return st.ContainerID
+		}
+	}
+	return ""
 }
 
 // stream is one exec stream. Its goroutine ends with Close, or when the far side ends.
@@ -60,8 +104,8 @@ func (s *stream) Close() error {
 }
 
 // exec starts the supervisor's connect command in a container and returns when the API server has taken the stream on.
-// What fails after that is told by Read.
-func (c *client) exec(ctx context.Context, ns, pod, container string) (*stream, error) {
+// What fails after that is told by Read, and to onEnd, which is called once.
+func (c *client) exec(ctx context.Context, ns, pod, container string, onEnd func(error)) (*stream, error) {
 	url := c.kube.CoreV1().RESTClient().Post().Resource("pods").Namespace(ns).Name(pod).SubResource("exec").
 		VersionedParams(&corev1.PodExecOptions{Container: container, Stdin: true, Stdout: true, Stderr: true,
 			Command: []string{podBinary, "connect", "--socket", podSocket}}, scheme.ParameterCodec).URL()
@@ -93,6 +137,7 @@ func (c *client) exec(ctx context.Context, ns, pod, container string) (*stream, 
 		err := both.StreamWithContext(sctx, remotecommand.StreamOptions{Stdin: inR, Stdout: outW, Stderr: &s.stderr})
 		cancel()
 		err = s.reason(c, err)
+		onEnd(err)
 		ended <- err
 		outW.CloseWithError(err)
 		inR.CloseWithError(err)
@@ -127,6 +172,9 @@ func (s *stream) reason(c *client, err error) error {
 	}
 	var st *apierrors.StatusError
 	var code exec.CodeExitError
+	if isNotFound(err) || notThere.MatchString(err.Error()) {
+		return &api.Problem{Code: codePodGone, Message: fmt.Sprintf("pod %s is gone: %s", s.pod, oneLine(err.Error())), Hint: "it is replaced by itself; if not, start again with fairlead run"}
+	}
 	switch {
 	case errors.As(err, &code):
 		return &api.Problem{Code: api.CodeLost, Message: fmt.Sprintf("the connection to pod %s ended: %s", s.pod, cmp.Or(said, oneLine(err.Error())))}
@@ -138,6 +186,9 @@ func (s *stream) reason(c *client, err error) error {
 	}
 	return &api.Problem{Code: api.CodeLost, Message: fmt.Sprintf("the connection to pod %s was lost: %s", s.pod, cmp.Or(said, oneLine(err.Error())))}
 }
+
+// notThere are the words of kubelet and containerd for a container that has ended. They come as text only.
+var notThere = regexp.MustCompile(`container not found|CONTAINER_EXITED|container .*is not running|cannot exec in a stopped|task .*not found|container .*in state exited`)
 
 // fallsBack tells whether SPDY may work where websocket did not: an API server before 1.30, a proxy that knows no
 // websocket, or a Role that allows "create" only, which API servers before 1.35 do not take for a websocket's GET.

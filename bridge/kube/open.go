@@ -294,7 +294,7 @@ func (op *opening) attempt(ctx context.Context) (*Environment, error) {
 	w := wants{namespace: op.namespace, name: op.spec.Name, main: bp.mainContainer(), shape: d.Annotations[annShape], tell: op.o.Progress}
 	if same {
 		if pods, err := op.c.kube.CoreV1().Pods(op.namespace).List(ctx, metav1.ListOptions{LabelSelector: labelEnvironment + "=" + op.spec.Name}); err == nil {
-			if v := assess(op.existing, pods.Items, w.main, w.shape); v.pod != nil {
+			if v := assess(op.existing, pods.Items, w); v.pod != nil {
 				return op.environment(ctx, op.existing, v.pod)
 			}
 		}

@@ -19,6 +19,7 @@ import (
 // Codes that only this package raises. codeGone is final: bridge.Conn gives up on it.
 const (
 	codeGone        = "gone"
+	codePodGone     = "pod-gone" // one pod, not the environment
 	codeForbidden   = "forbidden"
 	codeUnreachable = "cluster-unreachable"
 	codeNameTaken   = "name-taken"

@@ -30,8 +30,8 @@ type verdict struct {
 // come with waits that grow from 10 s.
 const crashLimit = 3
 
-// assess judges. d is nil when the Deployment does not exist. shape, when it is not empty, is the one that the pod must have.
-func assess(d *appsv1.Deployment, pods []corev1.Pod, main, shape string) verdict {
+// assess judges. d is nil when the Deployment does not exist.
+func assess(d *appsv1.Deployment, pods []corev1.Pod, w wants) verdict {
 	if d == nil {
 		return verdict{problem: &api.Problem{Code: codeGone, Message: "the environment was deleted from the cluster", Hint: "start again with fairlead run, which makes a new one"}}
 	}
@@ -43,12 +43,12 @@ func assess(d *appsv1.Deployment, pods []corev1.Pod, main, shape string) verdict
 	for i := range pods {
 		p := &pods[i]
 		switch {
-		case p.DeletionTimestamp != nil || shape != "" && p.Annotations[annShape] != shape:
+		case p.DeletionTimestamp != nil || w.shape != "" && p.Annotations[annShape] != w.shape:
 			old = p
 		case p.Status.Phase == corev1.PodFailed || p.Status.Phase == corev1.PodSucceeded:
 			lost = fmt.Sprintf("pod %s ended: %s", p.Name, cmp.Or(oneLine(p.Status.Message), p.Status.Reason, string(p.Status.Phase)))
 		default:
-			return assessPod(p, main)
+			return assessPod(p, w.main, w.avoid)
 		}
 	}
 	if d.Status.ObservedGeneration >= d.Generation {
@@ -86,7 +86,7 @@ func refused(d *appsv1.Deployment, message string) verdict {
 	return verdict{problem: &api.Problem{Code: "pod-refused", Message: fmt.Sprintf("the cluster refuses the pod of %s: %s", d.Name, message), Hint: hint}}
 }
 
-func assessPod(p *corev1.Pod, main string) verdict {
+func assessPod(p *corev1.Pod, main, avoid string) verdict {
 	fail := func(code, hint, format string, args ...any) verdict {
 		return verdict{problem: &api.Problem{Code: code, Message: "pod " + p.Name + ": " + fmt.Sprintf(format, args...), Hint: hint}}
 	}
@@ -95,6 +95,9 @@ func assessPod(p *corev1.Pod, main string) verdict {
 	}
 	for _, st := range p.Status.ContainerStatuses {
 		if st.Name == main && st.State.Running != nil {
+			if st.ContainerID == avoid && avoid != "" {
+				return wait("its container %s has just ended", main)
+			}
 			return verdict{pod: p}
 		}
 	}
@@ -181,7 +184,8 @@ func containerImage(p *corev1.Pod, st corev1.ContainerStatus) string {
 type wants struct {
 	namespace, name string
 	main            string // container
-	shape           string // "" takes any
+	shape           string // that the pod must have; "" takes any
+	avoid           string // ID of a main container that is known to have ended, whatever the pod's status still says
 	tell            func(string)
 }
 
@@ -202,7 +206,7 @@ func (c *client) pod(ctx context.Context, w wants) (*corev1.Pod, error) {
 			return nil, c.waitError("look for the environment's pod", err, ctx, last)
 		}
 		// The usual case: it is there, and one question was enough.
-		if v := assess(&appsv1.Deployment{}, slices.Clone(pods.Items), w.main, w.shape); v.pod != nil {
+		if v := assess(&appsv1.Deployment{}, slices.Clone(pods.Items), w); v.pod != nil {
 			return v.pod, nil
 		}
 		p, err := c.watchPod(ctx, w, selector, pods, &last)
@@ -264,7 +268,7 @@ func (c *client) watchPod(ctx context.Context, w wants, selector string, pods *c
 		for _, p := range have {
 			list = append(list, p)
 		}
-		v := assess(d, list, w.main, w.shape)
+		v := assess(d, list, w)
 		switch {
 		case v.pod != nil:
 			return v.pod, nil

@@ -70,21 +70,22 @@ func TestAssess(t *testing.T) {
 		"unschedulable": {dep(nil), []corev1.Pod{pod(func(p *corev1.Pod) {
 			p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: "Unschedulable", Message: "0/3 nodes are\n available"}}
 		})}, "wait: no node takes it yet: 0/3 nodes are available"},
-		"pulling":          {dep(nil), []corev1.Pod{install(waiting("PodInitializing", ""))}, "wait: pulling sup"},
-		"pull fails":       {dep(nil), []corev1.Pod{install(waiting("ErrImagePull", "not found"))}, "image-pull: sup cannot be pulled: not found"},
-		"bad name":         {dep(nil), []corev1.Pod{install(waiting("InvalidImageName", ""))}, "image-pull: InvalidImageName"},
-		"no platform":      {dep(nil), []corev1.Pod{install(waiting("ErrImagePull", "no match for platform in manifest"))}, "unsupported-arch: node n"},
-		"wrong arch":       {dep(nil), []corev1.Pod{install(ended(255, "StartError", "exec /fairlead-pod: exec format error"))}, "unsupported-arch: exec format error"},
-		"install fails":    {dep(nil), []corev1.Pod{install(ended(1, "Error", "no space\nleft"))}, "init-failed: no space left"},
-		"install runs":     {dep(nil), []corev1.Pod{install(runs)}, "wait: pulling img|starting"},
-		"service runs":     {dep(nil), []corev1.Pod{main(corev1.ContainerStatus{State: runs})}, "pod"},
-		"service pulls":    {dep(nil), []corev1.Pod{main(corev1.ContainerStatus{State: waiting("ContainerCreating", "")})}, "wait: pulling img"},
-		"service no image": {dep(nil), []corev1.Pod{main(corev1.ContainerStatus{State: waiting("ImagePullBackOff", "back-off")})}, "image-pull: img cannot be pulled"},
-		"no config map":    {dep(nil), []corev1.Pod{main(corev1.ContainerStatus{State: waiting("CreateContainerConfigError", `configmap "c" not found`)})}, "pod-start: configmap"},
-		"crashed once":     {dep(nil), []corev1.Pod{main(corev1.ContainerStatus{RestartCount: 1, State: waiting("CrashLoopBackOff", ""), LastTerminationState: ended(137, "Error", "")})}, "wait: restarts after exit code 137"},
-		"out of memory":    {dep(nil), []corev1.Pod{main(corev1.ContainerStatus{RestartCount: 1, State: waiting("CrashLoopBackOff", ""), LastTerminationState: ended(137, "OOMKilled", "")})}, "wait: out of memory"},
-		"crashes":          {dep(nil), []corev1.Pod{main(corev1.ContainerStatus{RestartCount: 3, State: waiting("CrashLoopBackOff", ""), LastTerminationState: ended(2, "Error", "")})}, "pod-crash: ended 4 times"},
-		"cannot start":     {dep(nil), []corev1.Pod{main(corev1.ContainerStatus{State: ended(128, "StartError", "permission denied")})}, "pod-start: permission denied"},
+		"pulling":           {dep(nil), []corev1.Pod{install(waiting("PodInitializing", ""))}, "wait: pulling sup"},
+		"pull fails":        {dep(nil), []corev1.Pod{install(waiting("ErrImagePull", "not found"))}, "image-pull: sup cannot be pulled: not found"},
+		"bad name":          {dep(nil), []corev1.Pod{install(waiting("InvalidImageName", ""))}, "image-pull: InvalidImageName"},
+		"no platform":       {dep(nil), []corev1.Pod{install(waiting("ErrImagePull", "no match for platform in manifest"))}, "unsupported-arch: node n"},
+		"wrong arch":        {dep(nil), []corev1.Pod{install(ended(255, "StartError", "exec /fairlead-pod: exec format error"))}, "unsupported-arch: exec format error"},
+		"install fails":     {dep(nil), []corev1.Pod{install(ended(1, "Error", "no space\nleft"))}, "init-failed: no space left"},
+		"install runs":      {dep(nil), []corev1.Pod{install(runs)}, "wait: pulling img|starting"},
+		"service runs":      {dep(nil), []corev1.Pod{main(corev1.ContainerStatus{State: runs})}, "pod"},
+		"service has ended": {dep(nil), []corev1.Pod{main(corev1.ContainerStatus{State: runs, ContainerID: "dead"})}, "wait: has just ended"},
+		"service pulls":     {dep(nil), []corev1.Pod{main(corev1.ContainerStatus{State: waiting("ContainerCreating", "")})}, "wait: pulling img"},
+		"service no image":  {dep(nil), []corev1.Pod{main(corev1.ContainerStatus{State: waiting("ImagePullBackOff", "back-off")})}, "image-pull: img cannot be pulled"},
+		"no config map":     {dep(nil), []corev1.Pod{main(corev1.ContainerStatus{State: waiting("CreateContainerConfigError", `configmap "c" not found`)})}, "pod-start: configmap"},
+		"crashed once":      {dep(nil), []corev1.Pod{main(corev1.ContainerStatus{RestartCount: 1, State: waiting("CrashLoopBackOff", ""), LastTerminationState: ended(137, "Error", "")})}, "wait: restarts after exit code 137"},
+		"out of memory":     {dep(nil), []corev1.Pod{main(corev1.ContainerStatus{RestartCount: 1, State: waiting("CrashLoopBackOff", ""), LastTerminationState: ended(137, "OOMKilled", "")})}, "wait: out of memory"},
+		"crashes":           {dep(nil), []corev1.Pod{main(corev1.ContainerStatus{RestartCount: 3, State: waiting("CrashLoopBackOff", ""), LastTerminationState: ended(2, "Error", "")})}, "pod-crash: ended 4 times"},
+		"cannot start":      {dep(nil), []corev1.Pod{main(corev1.ContainerStatus{State: ended(128, "StartError", "permission denied")})}, "pod-start: permission denied"},
 		"migration runs": {dep(nil), []corev1.Pod{pod(func(p *corev1.Pod) {
 			p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: installContainer, State: ended(0, "Completed", "")}, {Name: "migrate", State: runs}}
 		})}, "wait: init container migrate runs"},
@@ -105,7 +106,7 @@ func TestAssess(t *testing.T) {
 				return p
 			}()}, "pod"},
 	} {
-		v := assess(c.d, c.pods, "svc", "s")
+		v := assess(c.d, c.pods, wants{main: "svc", shape: "s", avoid: "dead"})
 		var got string
 		switch {
 		case v.pod != nil:
