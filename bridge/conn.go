@@ -88,7 +88,7 @@ func (c *Conn) Run(ctx context.Context) error {
 		var p *api.Problem
 		if errors.As(err, &p) {
 			switch p.Code {
-			case api.CodeUnauthorized, api.CodeHeld, api.CodeTakenOver, "gone":
+			case api.CodeUnauthorized, api.CodeHeld, api.CodeTakenOver, api.CodeGone:
 				c.giveUp(err)
 				return err
 			}

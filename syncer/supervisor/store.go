@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -85,6 +86,9 @@ func (s *store) stage(ctx context.Context, b api.Blob, r io.Reader) (err error) 
 		_, err := io.Copy(io.Discard, io.LimitReader(r, maxBlob))
 		return err
 	}
+	if b.Encoding == api.EncodingPath && s.shares && s.linkIn(b) {
+		return nil
+	}
 	f, err := os.CreateTemp(s.dir, "tmp-")
 	if err != nil {
 		return writeProblem("stage", err)
@@ -114,6 +118,29 @@ func (s *store) stage(ctx context.Context, b api.Blob, r io.Reader) (err error) 
 		return writeProblem("stage", err)
 	}
 	return nil
+}
+
+// linkIn takes a file of this file system over without copying it, if it is what b says. The agent gives each of its
+// executables a name of its own and never writes to one again.
+func (s *store) linkIn(b api.Blob) bool {
+	var id [8]byte
+	rand.Read(id[:])
+	tmp := filepath.Join(s.dir, "tmp-"+hex.EncodeToString(id[:]))
+	if !filepath.IsAbs(b.Path) || os.Link(b.Path, tmp) != nil {
+		return false
+	}
+	defer os.Remove(tmp)
+	fi, err := os.Lstat(tmp)
+	if err != nil || !fi.Mode().IsRegular() || fi.Mode().Perm()&0o100 == 0 || fi.Size() != b.Size {
+		return false
+	}
+	data, unmap, err := mapFile(tmp)
+	if err != nil {
+		return false
+	}
+	defer unmap()
+	sum := sha256.Sum256(data)
+	return api.Digest("sha256:"+hex.EncodeToString(sum[:])) == b.Digest && os.Rename(tmp, s.path(b.Digest)) == nil
 }
 
 // write decodes the blob to f and, on a second core, to sum.

@@ -136,7 +136,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 		s.wg.Go(func() { s.echo(ctx) })
 	}
 	s.mu.Lock()
-	if s.opts.StopWhenAlone > 0 {
+	if s.opts.StopWhenAlone > 0 && s.holder == nil { // an agent may have been quicker than this
 		s.alone = time.AfterFunc(s.opts.StopWhenAlone, s.Shutdown)
 	}
 	s.mu.Unlock()
@@ -151,10 +151,11 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	}
 	s.swapMu.Lock() // never unlocked: no swap begins any more
 	s.mu.Lock()
-	p, grace := s.proc, s.graceLocked()
+	p, grace, st := s.proc, s.graceLocked(), s.state
 	s.mu.Unlock()
 	s.gate.shut()
-	if p != nil {
+	if p != nil && st != api.StateExited {
+		s.setState(api.StateStopping, p, nil, "")
 		s.stopProcess(p, grace)
 	}
 	s.killDescendants()

@@ -134,3 +134,26 @@ func TestRing(t *testing.T) {
 		t.Fatalf("%d lines and %d lost of 101, last %d", lines, lost, after)
 	}
 }
+
+// An agent that attaches before the supervisor has begun to wait for one is not missed.
+func TestAttachedBeforeRun(t *testing.T) {
+	s, err := New(Options{Dir: t.TempDir(), StopWhenAlone: 30 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, detach, err := s.Attach("ada", "1", false, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.Run(context.Background()) }()
+	select {
+	case <-done:
+		t.Fatal("it left while an agent was attached")
+	case <-time.After(200 * time.Millisecond):
+	}
+	detach()
+	if err := <-done; err != nil { // and leaves soon after the last one
+		t.Fatal(err)
+	}
+}
