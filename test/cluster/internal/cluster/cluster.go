@@ -10,6 +10,7 @@ package cluster
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -446,6 +447,7 @@ func (c *Cluster) teardown(ctx context.Context, keepLogs bool) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		c.Progress("%v; going on without", err) // a damaged file must not keep a cluster up
 	}
+	sockets := shimSockets(p) // while their addresses are there to read
 	parts := components()
 	for i := len(parts) - 1; i >= 0; i-- {
 		if err := parts[i].stop(ctx, p); err != nil {
@@ -475,6 +477,11 @@ func (c *Cluster) teardown(ctx context.Context, keepLogs bool) error {
 		if err := g.KillAll(ctx); err != nil {
 			return err
 		}
+		for _, path := range sockets {
+			if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("remove a shim's socket: %w", err)
+			}
+		}
 		if err := machine.UnmountBelow(c.Dir); err != nil {
 			return err
 		}
@@ -502,6 +509,30 @@ func (c *Cluster) teardown(ctx context.Context, keepLogs bool) error {
 		}
 	}
 	return c.removeState(keepLogs)
+}
+
+// shimSockets returns the sockets of containerd's shims, which are in a folder
+// that cannot be configured and stay behind when a shim is killed.
+func shimSockets(p paths) []string {
+	files, _ := filepath.Glob(p.in("containerd", "state", "io.containerd.runtime.v2.task", "*", "*", "bootstrap.json"))
+	var sockets []string
+	for _, file := range files {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			continue // the container ended meanwhile, and removed it itself
+		}
+		var shim struct {
+			Address string `json:"address"`
+		}
+		if err := json.Unmarshal(content, &shim); err != nil {
+			continue
+		}
+		// Only where sockets of shims are: this is going to be removed.
+		if path, ok := strings.CutPrefix(shim.Address, "unix://"); ok && filepath.Dir(path) == "/run/containerd/s" {
+			sockets = append(sockets, path)
+		}
+	}
+	return sockets
 }
 
 // removeState removes the state folder, the state file last: without it what

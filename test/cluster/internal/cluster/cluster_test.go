@@ -334,3 +334,20 @@ func TestLastLine(t *testing.T) {
 		}
 	}
 }
+
+func TestShimSocketsAreOnlyThose(t *testing.T) {
+	p := paths{t.TempDir()}
+	for id, content := range map[string]string{
+		"a": `{"version":3,"address":"unix:///run/containerd/s/0123","protocol":"ttrpc"}`,
+		"b": `{"address":"unix:///run/containerd/containerd.sock"}`,
+		"c": `{"address":"unix:///run/containerd/s/../../../etc/passwd"}`,
+		"d": `{`,
+	} {
+		if err := writeFile(p.in("containerd", "state", "io.containerd.runtime.v2.task", "k8s.io", id, "bootstrap.json"), []byte(content)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := shimSockets(p); !slices.Equal(got, []string{"/run/containerd/s/0123"}) {
+		t.Errorf("sockets %q", got)
+	}
+}
