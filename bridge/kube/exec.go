@@ -177,7 +177,11 @@ func (s *stream) reason(c *client, err error) error {
 	}
 	switch {
 	case errors.As(err, &code):
-		return &api.Problem{Code: api.CodeLost, Message: fmt.Sprintf("the connection to pod %s ended: %s", s.pod, cmp.Or(said, oneLine(err.Error())))}
+		why := fmt.Sprintf("exit code %d of its command", code.Code)
+		if code.Code == 137 || code.Code == 143 {
+			why = "its container was stopped"
+		}
+		return &api.Problem{Code: api.CodeLost, Message: fmt.Sprintf("the connection to pod %s ended: %s", s.pod, cmp.Or(said, why))}
 	case errors.As(err, &st) && st.ErrStatus.Reason != metav1.StatusReasonInternalError, apierrors.IsForbidden(err):
 		return c.explain("connect to pod "+s.pod, err)
 	}
@@ -188,7 +192,7 @@ func (s *stream) reason(c *client, err error) error {
 }
 
 // notThere are the words of kubelet and containerd for a container that has ended. They come as text only.
-var notThere = regexp.MustCompile(`container not found|CONTAINER_EXITED|container .*is not running|cannot exec in a stopped|task .*not found|container .*in state exited`)
+var notThere = regexp.MustCompile(`container not found|container not created|CONTAINER_EXITED|container .*is not running|cannot exec in a stopped|task .*not found|container .*in state exited`)
 
 // fallsBack tells whether SPDY may work where websocket did not: an API server before 1.30, a proxy that knows no
 // websocket, or a Role that allows "create" only, which API servers before 1.35 do not take for a websocket's GET.

@@ -155,7 +155,8 @@ func assessPod(p *corev1.Pod, main, avoid string) verdict {
 		case w.Reason == "CrashLoopBackOff":
 			return wait("container %s: %s", st.Name, cmp.Or(oneLine(w.Message), w.Reason))
 		case w.Reason == "ContainerCreating", init && w.Reason == "PodInitializing" && st.Name == installContainer:
-			return wait("pulling %s", image)
+			short, _, _ := strings.Cut(image, "@")
+			return wait("getting image %s", short)
 		}
 	}
 	if p.Spec.NodeName == "" {
