@@ -38,9 +38,14 @@ const (
 	bearable = 900
 	// Shifts tried around the present one where no anchor is found, as in tables where every word changes: all up to
 	// nearFine bytes away, and every fourth up to nearCoarse.
-	nearFine, nearCoarse = 64, 1856
-	// maxRest bounds how many blocks go without such a search after it failed again and again.
-	maxRest = 31
+	nearFine, nearCoarse = 64, 1024
+	// maxRest bounds how many lost blocks in a row go without such a search after it failed again and again.
+	maxRest = 255
+	// After eagerBlocks lost blocks in a row only the first probes bytes of a block are looked up: what is new is often
+	// long, and what follows it is found a block later and extended backwards.
+	eagerBlocks, probes = 8, 24
+	// So many good blocks in a row end a time of failures: searches near by are free again.
+	settled = 8
 )
 
 // aligner finds for one segment which parts of old its parts come from, and which words in them differ.
@@ -53,7 +58,9 @@ type aligner struct {
 	fields []field
 	known  diffSet
 
-	failures, rest int // of searches near by
+	lost           int // blocks in a row that were searched for in vain
+	failures, rest int // searches near by in a row without a quiet stretch between; blocks to go without one
+	good           int // blocks in a row that needed no search
 }
 
 // run fills ops and fields.
@@ -64,15 +71,16 @@ func (a *aligner) run(x *Index, next []byte, start, end int) {
 	a.x, a.next, a.start, a.end = x, next, start, end
 	a.ops, a.fields = a.ops[:0], a.fields[:0]
 	a.known.clear()
-	a.failures, a.rest = 0, 0
+	a.lost, a.good, a.failures, a.rest = 0, 0, 0, 0
 
-	shift := a.firstShift()
+	shift, similar := a.firstShift()
 	for i := start; i < end; {
 		j := min(i+blockSize, end)
 		inside := a.inside(i, j, shift)
 		if inside && bytes.Equal(next[i:j], x.old[i+shift:j+shift]) {
 			a.copy(j-i, shift)
 			i = j
+			a.good++
 			continue
 		}
 		before, stop := len(a.fields), i
@@ -81,22 +89,31 @@ func (a *aligner) run(x *Index, next []byte, start, end int) {
 			stop, unknown, first = a.scan(i, j, shift)
 			cost = (len(a.fields)-before)*costField + unknown*costUnknown
 		}
-		if cost > searchCost && unknown >= searchUnknown {
-			if at, better, ok := a.search(max(i, first-anchor), j, shift); ok {
+		if cost > searchCost && unknown >= searchUnknown && similar {
+			if at, sure, better, ok := a.search(max(i, first-anchor), j, shift); ok {
 				a.fields = a.fields[:before]
-				cut := a.cut(i, at, shift, better)
-				a.piece(i, cut, shift)
+				cut := a.cut(a.giveBack(i), at, shift, better)
+				if cut >= i {
+					a.piece(i, cut, shift)
+				} else {
+					a.ops[len(a.ops)-1].n -= i - cut
+				}
 				shift = better
 				i = cut
-				if k := min(at+anchor, end); k > i && a.inside(i, k, shift) { // so that every turn gets on
-					a.piece(i, k, shift)
-					i = k
+				if sure = min(sure, end); sure > i { // so that every turn gets on
+					a.piece(i, sure, shift)
+					i = sure
 				}
+				a.lost = 0
 				continue
 			}
+			a.lost++
+		} else {
+			a.lost = 0
+			a.good++
 		}
 		switch {
-		case !inside || float64(cost) > literalShare*8*float64(j-i):
+		case !inside || float64(cost) > literalShare*8*float64(j-i), constant(next[i:j]):
 			a.fields = a.fields[:before]
 			a.literal(j - i)
 			i = j
@@ -257,33 +274,46 @@ func (a *aligner) cost(i, j, shift, limit int) (cost int) {
 	return cost
 }
 
-// firstShift looks for an anchor at the start of the segment, and ever further around it.
-func (a *aligner) firstShift() int {
+// firstShift looks for an anchor at the start of the segment, and ever further around it. Where there is none within
+// 1.2 MB, nothing more is searched for: other content would cost fifty times more than it takes to compress it.
+func (a *aligner) firstShift() (shift int, ok bool) {
 	for k := range 200 {
 		for _, p := range [2]int{a.start + k*k*32, a.start - k*k*32} {
 			if p < 0 || p+anchor > len(a.next) {
 				continue
 			}
 			if _, shift, ok := a.anchors(p, p+64, len(a.next)); ok {
-				return shift
+				return shift, true
 			}
 		}
 	}
-	return 0
+	return 0, false
 }
 
-// search looks for a shift that is better than the present one from somewhere in next[i:j] on.
-func (a *aligner) search(i, j, shift int) (at, better int, ok bool) {
-	if at, better, ok = a.anchors(i, j, shift); ok {
-		return at, better, true
+// search looks for a shift that is better than the present one from somewhere in next[i:j] on, and surely up to sure.
+func (a *aligner) search(i, j, shift int) (at, sure, better int, ok bool) {
+	probed := j
+	if a.lost >= eagerBlocks {
+		probed = min(i+probes, j)
 	}
+	if at, better, ok = a.anchors(i, probed, shift); ok {
+		return at, at + anchor, better, true
+	}
+	if a.good >= settled {
+		a.failures, a.rest = 0, 0
+	}
+	a.good = 0
 	if a.rest > 0 {
 		a.rest--
-		return 0, 0, false
+		return 0, 0, 0, false
 	}
 	end := min(i+blockSize, len(a.next)-8)
+	taste := min(i+blockSize/4, end)
 	best := min(a.cost(i, end, shift, costAnyway), 8*blockSize*3/4) * 3 / 4
 	try := func(s int) {
+		if a.cost(i, taste, s, best/2) > best/2 {
+			return
+		}
 		if c := a.cost(i, end, s, best); c < best {
 			best, better, ok = c, s, true
 		}
@@ -295,13 +325,17 @@ func (a *aligner) search(i, j, shift int) (at, better int, ok bool) {
 		try(shift + k)
 		try(shift - k)
 	}
-	if ok {
-		a.failures = 0
-	} else {
-		a.failures++
-		a.rest = min(1<<min(a.failures, 16)-1, maxRest)
+	a.failures++
+	a.rest = min(1<<min(a.failures, 16)-2, maxRest)
+	return i, end, better, ok
+}
+
+// giveBack returns how far back the literal bytes just before i reach.
+func (a *aligner) giveBack(i int) int {
+	if l := len(a.ops) - 1; l >= 0 && a.ops[l].literal {
+		return i - a.ops[l].n
 	}
-	return i, better, ok
+	return i
 }
 
 // anchors looks for pieces of old that begin in next[i:j].
@@ -342,6 +376,9 @@ func (a *aligner) cut(i, at, shift, better int) int {
 	}
 	return cut
 }
+
+// constant tells whether b is one word again and again: it packs to nothing, where a copy of something else would not.
+func constant(b []byte) bool { return len(b) > 8 && bytes.Equal(b[8:], b[:len(b)-8]) }
 
 func contains(s *[8]uint32, v uint32) bool {
 	return s[0] == v || s[1] == v || s[2] == v || s[3] == v || s[4] == v || s[5] == v || s[6] == v || s[7] == v

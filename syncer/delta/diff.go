@@ -9,23 +9,23 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// Diff writes a patch that makes new out of x's content. Segments are written as they are ready, each in one Write, so
+// Diff writes a patch that makes content out of x's content. Segments are written as they are ready, each in one Write, so
 // that the far side applies the first ones while the last are still computed.
-func Diff(ctx context.Context, w io.Writer, x *Index, new []byte) error {
-	h := header{base: int64(len(x.old)), size: int64(len(new)), baseSum: x.sum, segment: segmentSize}
+func Diff(ctx context.Context, w io.Writer, x *Index, content []byte) error {
+	h := header{base: int64(len(x.old)), size: int64(len(content)), baseSum: x.sum, segment: segmentSize}
 	if _, err := w.Write(h.append(nil)); err != nil {
 		return fmt.Errorf("write patch: %w", err)
 	}
 	start := 0
 	next := func() (int, error) {
-		if start >= len(new) {
+		if start >= len(content) {
 			return 0, io.EOF
 		}
 		start += segmentSize
 		return start - segmentSize, nil
 	}
 	segment := func(e *encoder, start int) ([]byte, error) {
-		return e.segment(x, new, start, min(start+segmentSize, len(new))), nil
+		return e.segment(x, content, start, min(start+segmentSize, len(content))), nil
 	}
 	emit := func(b []byte) error {
 		if _, err := w.Write(b); err != nil {

@@ -17,7 +17,8 @@ var (
 
 // A patch is a header and one segment for each segmentSize bytes of the new content, all numbers little-endian:
 //
-//	header:  magic [4]byte, version uint32, base length uint64, new length uint64, base CRC-32C uint32, segment size uint32
+//	header:  magic [4]byte, version uint32, base length uint64, new length uint64, base CRC-32C uint32, segment size uint32,
+//	         CRC-32C of the header so far uint32
 //	segment: payload length uint32, CRC-32C of the new content uint32, payload
 //	payload: for each stream: raw length uvarint, packed length uvarint (0: not packed); then the streams' bytes
 //
@@ -34,14 +35,14 @@ var (
 const (
 	magic         = "fldl"
 	version       = 1
-	headerSize    = 32
+	headerSize    = 36
 	segmentHeader = 8
 
 	// segmentSize balances: smaller starts the pod earlier and spreads better over cores, larger learns more before it
 	// has to forget. Patches grow by 2 % from 2 MB to 1 MB and by 5 % to 512 KB.
 	segmentSize = 1 << 20
 	// maxSegmentSize bounds what a patch can make Apply allocate.
-	maxSegmentSize = 4 << 20
+	maxSegmentSize = segmentSize
 	// slack is how much longer than its content a segment's streams may be together: one literal op and its length.
 	slack = 64
 )
@@ -67,7 +68,8 @@ func (h header) append(b []byte) []byte {
 	b = binary.LittleEndian.AppendUint64(b, uint64(h.base))
 	b = binary.LittleEndian.AppendUint64(b, uint64(h.size))
 	b = binary.LittleEndian.AppendUint32(b, h.baseSum)
-	return binary.LittleEndian.AppendUint32(b, uint32(h.segment))
+	b = binary.LittleEndian.AppendUint32(b, uint32(h.segment))
+	return binary.LittleEndian.AppendUint32(b, checksum(b))
 }
 
 func readHeader(r io.Reader) (header, error) {
@@ -86,7 +88,8 @@ func readHeader(r io.Reader) (header, error) {
 		return header{}, fmt.Errorf("%w: not a patch", ErrFormat)
 	case binary.LittleEndian.Uint32(b[4:]) != version:
 		return header{}, fmt.Errorf("%w: version %d, want %d", ErrFormat, binary.LittleEndian.Uint32(b[4:]), version)
-	case h.base < 0 || h.size < 0 || h.segment <= 0 || h.segment > maxSegmentSize:
+	case binary.LittleEndian.Uint32(b[32:]) != checksum(b[:32]), h.base < 0 || h.size < 0 ||
+		h.segment <= 0 || h.segment > maxSegmentSize:
 		return header{}, fmt.Errorf("%w: header", ErrFormat)
 	}
 	return h, nil

@@ -2,7 +2,6 @@ package delta
 
 import (
 	"context"
-	"errors"
 	"io"
 	"sync"
 )
@@ -22,7 +21,8 @@ func pipeline[J, R, W any](ctx context.Context, next func() (J, error), begin fu
 	}
 	n := workers()
 	tasks := make(chan task)
-	order := make(chan task, 2*n) // bounds what has been done and not yet emitted
+	order := make(chan task, n) // bounds what has been done and not yet emitted
+	complete := false           // written before order is closed, read after
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		defer close(order)
@@ -31,12 +31,14 @@ func pipeline[J, R, W any](ctx context.Context, next func() (J, error), begin fu
 			job, err := next()
 			t := task{job, make(chan result, 1)}
 			if err != nil {
-				if !errors.Is(err, io.EOF) {
-					t.done <- result{err: err}
-					select {
-					case order <- t:
-					case <-ctx.Done():
-					}
+				if err == io.EOF {
+					complete = true
+					return
+				}
+				t.done <- result{err: err}
+				select {
+				case order <- t:
+				case <-ctx.Done():
 				}
 				return
 			}
@@ -79,10 +81,10 @@ func pipeline[J, R, W any](ctx context.Context, next func() (J, error), begin fu
 			cancel(err)
 		}
 	}
-	if err == nil {
+	wg.Wait()
+	if err == nil && !complete {
 		err = context.Cause(ctx)
 	}
 	cancel(nil)
-	wg.Wait()
 	return err
 }
