@@ -35,6 +35,8 @@ type Config struct {
 	// Process is what the settings and the command line say; what they leave out comes from the environment.
 	Process api.Process
 	Folders []syncer.Folder
+	// Ignored says which changes of files are nobody's business; may be nil.
+	Ignored func(path string) bool
 	// Rest is how long after a save the watcher waits for more of it; 0 is its measured default.
 	Rest time.Duration
 	// TakeOver puts another agent out; Keep leaves the environment when the session ends.

@@ -26,7 +26,9 @@ func (s *Session) watch(ctx context.Context) error {
 	}
 	w, err := watch.New(watch.Options{
 		Root: s.cfg.Service.ModuleDir, Extra: extra(), Logger: s.cfg.Logger, Rest: s.cfg.Rest,
-		Relevant: func(p string) bool { return s.builds.relevant(p) || s.synced(p) },
+		Relevant: func(p string) bool {
+			return (s.builds.relevant(p) || s.synced(p)) && (s.cfg.Ignored == nil || !s.cfg.Ignored(p))
+		},
 		Problems: func(ps []*api.Problem) {
 			for _, p := range ps {
 				s.emit(&api.ProblemEvent{Header: api.Header{Type: api.KindProblem, Generation: s.keep.get().Generation}, Problem: *p})

@@ -18,6 +18,7 @@ import (
 	"fairlead.dev/bridge/kube"
 	"fairlead.dev/bridge/local"
 	"fairlead.dev/server"
+	"fairlead.dev/syncer"
 	"fairlead.dev/syncer/build"
 )
 
@@ -126,7 +127,8 @@ func runService(ctx context.Context, o runOptions) error {
 	on := set.on
 	native := on == "local"
 	target := api.Target{OS: "linux", Arch: runtime.GOARCH}
-	cfg := build.Config{Target: target, Native: native, Flags: set.build.Flags, Tags: set.build.Tags, Env: set.build.Env}
+	cfg := set.build
+	cfg.Target, cfg.Native = target, native
 	svc, err := build.Find(ctx, dir, build.FindOptions{Config: cfg, Main: set.main})
 	if err != nil {
 		return err
@@ -144,8 +146,10 @@ func runService(ctx context.Context, o runOptions) error {
 		place = strings.Join([]string{on, set.kube.Kubeconfig, set.kube.Context, set.kube.Namespace}, "\n")
 	}
 	spec := bridge.Spec{Name: server.EnvironmentName(svc.Name, dir, owner, place), Service: svc.Name, Owner: owner, Dir: dir, Version: version, Keep: o.keep}
+	var folders []syncer.Folder
 	if !native {
-		spec.Trees = set.trees
+		// A local service runs in its own folder and reads them in place.
+		spec.Trees, folders = set.trees, set.synced
 	}
 	rec := server.Record{Environment: api.Environment{Name: spec.Name, Service: svc.Name, Provider: on, Context: set.kube.Context, Namespace: set.kube.Namespace},
 		Kubeconfig: set.kube.Kubeconfig, Dir: dir}
@@ -155,7 +159,7 @@ func runService(ctx context.Context, o runOptions) error {
 	}
 	s, err := server.NewSession(server.Config{
 		Spec: spec, Record: rec, Records: f.records(), Service: svc, Build: cfg, Target: target, Process: proc,
-		Folders: set.folders(native), Rest: set.rest, TakeOver: o.takeOver, Keep: o.keep, Emit: o.show.show,
+		Folders: folders, Ignored: set.watchIgnored, Rest: set.rest, TakeOver: o.takeOver, Keep: o.keep, Emit: o.show.show,
 		Open: func(ctx context.Context, spec bridge.Spec, progress bridge.Progress) (bridge.Environment, error) {
 			if native {
 				return local.Open(ctx, spec, f.local())

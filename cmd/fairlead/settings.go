@@ -1,16 +1,24 @@
 package main
 
 import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
 	"time"
 
 	"fairlead.dev/api"
 	"fairlead.dev/bridge/kube"
 	"fairlead.dev/bridge/payload"
+	"fairlead.dev/server/settings"
 	"fairlead.dev/syncer"
 	"fairlead.dev/syncer/build"
+	"fairlead.dev/syncer/watch"
 )
 
-// choice is what the settings and the flags come to.
+// choice is what the settings' sources and the flags come to, in the engines' own terms.
 type choice struct {
 	on, name, main string
 	process        api.Process
@@ -18,19 +26,79 @@ type choice struct {
 	kube           kube.Options
 	trees          map[string]string // name to path in the pod
 	synced         []syncer.Folder
+	ignored        func(rel string, dir bool) bool // below root
+	root           string
 	rest           time.Duration
 }
 
-func (c choice) folders(native bool) []syncer.Folder {
-	return c.synced
+// loadSettings reads the settings of a folder. Everything that is wrong is in the error, one problem each.
+func loadSettings(dir string, o runOptions) (choice, error) {
+	var flags []settings.Flag
+	flag := func(name, key, value string) {
+		if value != "" {
+			flags = append(flags, settings.Flag{Name: name, Key: key, Values: []string{value}})
+		}
+	}
+	flag("--on", "on", o.place.on)
+	flag("--kubeconfig", "kubernetes.kubeconfig", o.place.kubeconfig)
+	flag("--context", "kubernetes.context", o.place.context)
+	flag("--namespace", "kubernetes.namespace", o.place.namespace)
+	flag("--registry", "kubernetes.registry", o.place.registry)
+	flag("--main", "main", o.main)
+	l, problems := settings.Load(settings.Options{Dir: dir, Flags: flags})
+	var wrong []error
+	for _, p := range problems {
+		if p.Severity == "" || p.Severity == api.SeverityError {
+			wrong = append(wrong, p)
+		}
+	}
+	if len(wrong) > 0 {
+		return choice{}, errors.Join(wrong...)
+	}
+	c := choice{on: l.On, name: l.Name, main: l.Main, root: l.Root, ignored: watch.Matcher(l.Watch.Ignore), rest: l.Watch.Rest}
+	c.process = api.Process{Args: l.Args, Env: pairs(l.Env), Dir: l.Dir, Port: l.Port, Hosts: l.Hosts, Grace: l.Grace}
+	if o.args != nil {
+		c.process.Args = o.args
+	}
+	c.build = build.Config{Flags: l.Build.Flags, Tags: l.Build.Tags, Env: pairs(l.Build.Env)}
+	k := l.Kubernetes
+	c.kube = kube.Options{Kubeconfig: k.Kubeconfig, Context: k.Context, Namespace: k.Namespace, Registry: k.Registry, Image: k.Image,
+		Template: k.Template, Payload: payload.Executable, CABundle: caBundle(), Version: version}
+	c.trees = map[string]string{}
+	for i, s := range l.Sync {
+		name := fmt.Sprintf("sync-%d", i+1)
+		c.trees[name] = s.To
+		c.synced = append(c.synced, syncer.Folder{Name: name, Path: s.From, Ignored: watch.Matcher(s.Ignore)})
+	}
+	return c, nil
 }
 
-func loadSettings(dir string, o runOptions) (choice, error) {
-	c := choice{on: o.place.on, main: o.main}
-	if c.on == "" {
-		c.on = "local"
+func pairs(m map[string]string) []string {
+	var out []string
+	for k, v := range m {
+		out = append(out, k+"="+v)
 	}
-	c.process.Args = o.args
-	c.kube = kube.Options{Kubeconfig: o.place.kubeconfig, Context: o.place.context, Namespace: o.place.namespace, Registry: o.place.registry, Payload: payload.Executable, Version: version}
-	return c, nil
+	slices.Sort(out)
+	return out
+}
+
+// caBundle is this machine's list of certificate authorities: an environment that has no image of its own gets it, so
+// that the service can call what this machine can.
+func caBundle() []byte {
+	if runtime.GOOS != "linux" {
+		return nil
+	}
+	// The places that Go's crypto/x509 looks at on Linux (root_linux.go), the common ones.
+	for _, p := range []string{"/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"} {
+		if b, err := os.ReadFile(p); err == nil {
+			return b
+		}
+	}
+	return nil
+}
+
+// watchIgnored makes the watcher's patterns ones of absolute paths.
+func (c choice) watchIgnored(path string) bool {
+	rel, err := filepath.Rel(c.root, path)
+	return err == nil && filepath.IsLocal(rel) && c.ignored(filepath.ToSlash(rel), false)
 }

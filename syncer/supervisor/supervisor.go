@@ -60,6 +60,7 @@ type Supervisor struct {
 	wg     sync.WaitGroup
 	epoch  string
 	start  time.Time
+	began  chan struct{} // closed when Run has restored what ran and swaps may come
 	stop   chan struct{}
 	once   sync.Once
 
@@ -99,7 +100,7 @@ func New(opts Options) (*Supervisor, error) {
 		return nil, fmt.Errorf("open work folder: %w", err)
 	}
 	s := &Supervisor{opts: opts, store: st, trees: map[string]*tree{}, ring: newRing(ringBytes),
-		state: api.StateEmpty, start: time.Now(), lastUse: time.Now(), stop: make(chan struct{})}
+		state: api.StateEmpty, start: time.Now(), lastUse: time.Now(), began: make(chan struct{}), stop: make(chan struct{})}
 	var id [8]byte
 	rand.Read(id[:])
 	s.epoch = hex.EncodeToString(id[:])
@@ -141,10 +142,9 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	}
 	s.mu.Unlock()
 	if m := s.last; m != nil {
-		s.swapMu.Lock()
 		s.replace(ctx, m, filepath.Join(s.opts.Dir, "bin", m.Executable.Path), nil)
-		s.swapMu.Unlock()
 	}
+	close(s.began)
 	select {
 	case <-ctx.Done():
 	case <-s.stop:
@@ -281,6 +281,11 @@ func (s *Supervisor) Attach(name, instance string, takeOver, keep bool) (lost <-
 // Before the old process is told to stop, everything that can fail has been done; when Swap fails, what ran goes on.
 // A manifest that is in already is answered with the status, so a caller that lost the answer may ask again.
 func (s *Supervisor) Swap(ctx context.Context, m api.Manifest) (api.Status, error) {
+	select {
+	case <-s.began:
+	case <-ctx.Done():
+		return api.Status{}, ctx.Err()
+	}
 	s.swapMu.Lock()
 	defer s.swapMu.Unlock()
 	select {

@@ -54,10 +54,15 @@ func record(rec *podtest.Recorder, b []byte) {
 	}
 }
 
-func TestConformance(t *testing.T) {
+func TestConformance(t *testing.T) { conformance(t, false) }
+
+// The same for a supervisor that reads the agent's files, as a local environment's does.
+func TestConformanceSharing(t *testing.T) { conformance(t, true) }
+
+func conformance(t *testing.T, shares bool) {
 	podtest.Run(t, func(t *testing.T) podtest.Subject {
 		dir := t.TempDir()
-		s, rec := start(t, Options{Dir: filepath.Join(dir, "work"), Trees: map[string]string{"files": filepath.Join(dir, "files")}})
+		s, rec := start(t, Options{Dir: filepath.Join(dir, "work"), Trees: map[string]string{"files": filepath.Join(dir, "files")}, SharesFiles: shares})
 		return podtest.Subject{Pod: s, Store: filepath.Join(dir, "work", "store"), Tree: filepath.Join(dir, "files"), Events: rec,
 			Dial: func(ctx context.Context, port int) (io.ReadWriteCloser, error) {
 				here, there := net.Pipe()
