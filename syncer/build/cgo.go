@@ -22,13 +22,14 @@ var reUndefined = regexp.MustCompile(`^undefined: (?:(\w+)\.)?\w`)
 func (b *Builder) explainCgo(ctx context.Context, ms []message) []*api.Problem {
 	var out []*api.Problem
 	said := map[string]bool{}
+	seen := cgoFolders{}
 	for _, m := range ms {
 		pkg := ""
 		switch {
 		case m.pkg == "runtime/cgo" && m.Code == codeFailed && !b.tool.host():
 			pkg = m.pkg
 		case b.tool.cgoOff:
-			pkg = b.needsCgo(ctx, m)
+			pkg = b.needsCgo(ctx, m, seen)
 		}
 		if pkg == "" {
 			out = append(out, m.Problem)
@@ -71,9 +72,9 @@ func crossCompiler(t api.Target) string {
 
 // needsCgo returns the package whose cgo files explain a message, or "". It looks at files only where a message is one
 // that leaving out files brings about.
-func (b *Builder) needsCgo(ctx context.Context, m message) string {
+func (b *Builder) needsCgo(ctx context.Context, m message, seen cgoFolders) string {
 	if x := reExcluded.FindStringSubmatch(m.Message); x != nil {
-		if !usesCgo(x[1]) {
+		if !seen.uses(x[1]) {
 			return ""
 		}
 		return cmp.Or(m.pkg, x[1])
@@ -83,7 +84,7 @@ func (b *Builder) needsCgo(ctx context.Context, m message) string {
 		return ""
 	}
 	if x[1] == "" {
-		if usesCgo(filepath.Dir(m.File)) {
+		if seen.uses(filepath.Dir(m.File)) {
 			return m.pkg
 		}
 		return ""
@@ -103,18 +104,37 @@ func (b *Builder) needsCgo(ctx context.Context, m message) string {
 			continue
 		}
 		dir := dirOf(b.svc.Modules)(path)
+		if first, _, _ := strings.Cut(path, "/"); dir == "" && !strings.Contains(first, ".") {
+			continue // the standard library, which needs no cgo
+		}
 		if dir == "" {
+			if known, ok := seen[path]; ok && !known {
+				continue
+			}
 			out, err := b.tool.output(ctx, b.svc.ModuleDir, append(append([]string{"list", "-e", "-find", "-f={{.Dir}}"}, b.tool.flags.list()...), "--", path)...)
 			if err != nil {
 				return ""
 			}
 			dir = strings.TrimSpace(string(out))
 		}
-		if dir != "" && usesCgo(dir) {
+		if dir != "" && seen.uses(dir) {
 			return path
 		}
+		seen[path] = false
 	}
 	return ""
+}
+
+// cgoFolders remembers, while one output is read, which folders (and import paths) have Go files that import "C".
+type cgoFolders map[string]bool
+
+func (c cgoFolders) uses(dir string) bool {
+	known, ok := c[dir]
+	if !ok {
+		known = usesCgo(dir)
+		c[dir] = known
+	}
+	return known
 }
 
 // usesCgo says whether a Go file in dir imports "C".

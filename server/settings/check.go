@@ -1,0 +1,204 @@
+package settings
+
+import (
+	"net"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// rule is how one kind of value is checked. The pattern, enum, least and most are also what the JSON schema says; what
+// they cannot say is in reader.check.
+type rule struct {
+	pattern     *regexp.Regexp
+	enum        []string
+	least, most int // of a number; both 0 for none
+	want        string
+	hint        string
+}
+
+const (
+	labelPattern  = `^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$`
+	objectPattern = `^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`
+	hostPattern   = `^[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?(\.[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?)*$`
+)
+
+// rules are the checks that fields name in their tags.
+var rules = map[string]rule{
+	"argument":      {pattern: regexp.MustCompile(`^[^\x00]*$`), want: "text without a zero byte", hint: "remove the zero byte"},
+	"duration":      {pattern: regexp.MustCompile(`^\+?([0-9]+(\.[0-9]*)?(ns|us|µs|μs|ms|s|m|h))+$|^0$`)},
+	"env":           {},
+	"env-name":      {pattern: regexp.MustCompile(`^[^=\x00]+$`), want: "a variable's name", hint: "a name has at least one character and no ="},
+	"file":          {pattern: regexp.MustCompile(`^[^\x00]+$`), want: "a file", hint: "write a path"},
+	"flag":          {pattern: regexp.MustCompile(`^--?[A-Za-z][^\x00]*$`), want: "a flag of go build", hint: "write each flag with its value as one element, such as -ldflags=-X main.version=dev"},
+	"from":          {pattern: regexp.MustCompile(`^[^\x00]+$`), want: "a folder", hint: "write a path relative to this file"},
+	"host":          {pattern: regexp.MustCompile(`^(` + strings.Trim(hostPattern, "^$") + `|\[?[0-9A-Fa-f:.]+\]?)$`), want: "a host name or address", hint: "write the name alone, such as orders.test, without scheme, port or path"},
+	"image":         {pattern: regexp.MustCompile(`^[A-Za-z0-9][-A-Za-z0-9._/:@]*$`), want: "an image", hint: "write it as docker pull takes it, such as gcr.io/distroless/static-debian12:nonroot, without a scheme"},
+	"label":         {pattern: regexp.MustCompile(labelPattern), want: "a DNS label", hint: "use at most 63 lower-case letters, digits and dashes, with a letter first and no dash last"},
+	"main":          {pattern: regexp.MustCompile(`^[^-\x00][^\x00]*$`), want: "a folder or an import path", hint: "write it as ./cmd/orders or example.com/shop/cmd/orders"},
+	"namespace":     {pattern: regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`), want: "a namespace", hint: "use at most 63 lower-case letters, digits and dashes, with no dash first or last"},
+	"object":        {pattern: regexp.MustCompile(objectPattern), want: "a name in Kubernetes", hint: "use lower-case letters, digits, dashes and dots"},
+	"on":            {enum: []string{"local", "kubernetes"}},
+	"pattern":       {pattern: regexp.MustCompile(`^[^\x00\n]*[^\x00\s][^\x00\n]*$`), want: "a pattern as in .gitignore", hint: "write it as in .gitignore, such as *.tmp or gen/"},
+	"pod-path":      {pattern: regexp.MustCompile(`^/[^\x00]*$`), want: "an absolute path in the pod", hint: "begin it with / and leave out . and .. and double slashes"},
+	"port":          {least: 1, most: 65535},
+	"registry":      {pattern: regexp.MustCompile(`^[A-Za-z0-9][-A-Za-z0-9._:]*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*/?$`), want: "a registry", hint: "write the host with its path, such as registry.example.com/dev, without a scheme"},
+	"tag":           {pattern: regexp.MustCompile(`^[A-Za-z0-9_.]+$`), want: "a build tag", hint: "use letters, digits, underscores and dots"},
+	"text":          {pattern: regexp.MustCompile(`^[^\x00\n]+$`), want: "text", hint: "write one line of text"},
+	"text-or-empty": {pattern: regexp.MustCompile(`^[^\x00]*$`), want: "text without a zero byte", hint: "remove the zero byte"},
+	"to":            {pattern: regexp.MustCompile(`^/[^\x00]*[^\x00/]$`), want: "an absolute path in the pod", hint: "begin it with / and leave out . and .. and double slashes"},
+	"version":       {least: 1, most: 1},
+}
+
+// check checks a value and returns it in its final form, with paths made absolute.
+func (r *reader) check(n *yaml.Node, name, at, s string) (string, bool) {
+	if name == "" {
+		return s, true
+	}
+	c, ok := rules[name]
+	if !ok {
+		panic("settings: no check " + name)
+	}
+	if len(c.enum) > 0 && !slices.Contains(c.enum, s) {
+		hint := "write " + strings.Join(c.enum, " or ")
+		if near := nearest(s, c.enum); near != "" {
+			hint = "did you mean " + near + "?"
+		}
+		r.invalid(n, at, strconv.Quote(s)+" is none of "+strings.Join(c.enum, ", "), hint)
+		return "", false
+	}
+	if c.most > 0 {
+		num, err := strconv.Atoi(s)
+		if err != nil || num < c.least || num > c.most {
+			if c.least == c.most {
+				r.invalid(n, at, s+" is not "+strconv.Itoa(c.least), "write "+strconv.Itoa(c.least))
+			} else {
+				r.invalid(n, at, s+" is out of range", "write a number from "+strconv.Itoa(c.least)+" to "+strconv.Itoa(c.most))
+			}
+			return "", false
+		}
+	}
+	if c.pattern != nil && !c.pattern.MatchString(s) {
+		r.invalid(n, at, strconv.Quote(s)+" is not "+c.want, c.hint)
+		return "", false
+	}
+	switch name {
+	case "host":
+		if strings.Contains(s, ":") && net.ParseIP(strings.Trim(s, "[]")) == nil {
+			r.invalid(n, at, strconv.Quote(s)+" is not "+c.want, c.hint)
+			return "", false
+		}
+		return strings.ToLower(s), true
+	case "image":
+		if strings.Contains(s, "://") {
+			r.invalid(n, at, strconv.Quote(s)+" is not "+c.want, c.hint)
+			return "", false
+		}
+	case "pattern":
+		if _, err := path.Match(strings.TrimPrefix(s, "!"), "x"); err != nil {
+			r.invalid(n, at, strconv.Quote(s)+" is not a pattern: a bracket is not closed", c.hint)
+			return "", false
+		}
+	case "pod-path", "to":
+		if path.Clean(s) != s {
+			r.invalid(n, at, strconv.Quote(s)+" is not "+c.want+" in its shortest form", "write "+path.Clean(s))
+			return "", false
+		}
+		if name == "to" {
+			return s, r.checkTo(n, at, s)
+		}
+	case "main":
+		return r.mainPath(s), true
+	case "file":
+		return r.filePath(s), true
+	case "from":
+		return r.checkFrom(n, at, s)
+	}
+	return s, true
+}
+
+// Folders that belong to the system of a container, with all that is in them, and folders that hold more than the
+// service's files, where a folder in them will do. What a sync does not have is deleted from its folder.
+var (
+	systemFolders = []string{"/bin", "/boot", "/dev", "/lib", "/lib32", "/lib64", "/proc", "/run/secrets", "/sbin", "/sys", "/usr/bin", "/usr/lib", "/usr/lib64", "/usr/sbin", "/var/run/secrets"}
+	sharedFolders = []string{"/etc", "/home", "/media", "/mnt", "/opt", "/root", "/run", "/srv", "/tmp", "/usr", "/usr/local", "/usr/local/bin", "/usr/local/lib", "/usr/share", "/var", "/var/cache", "/var/lib", "/var/log", "/var/run", "/var/tmp", "/etc/ssl", "/etc/ssl/certs"}
+)
+
+func (r *reader) checkTo(n *yaml.Node, at, s string) bool {
+	for _, d := range systemFolders {
+		if s == d || strings.HasPrefix(s, d+"/") {
+			r.invalid(n, at, s+" belongs to the system", "choose a folder of the service, such as /app/files")
+			return false
+		}
+	}
+	if slices.Contains(sharedFolders, s) {
+		r.invalid(n, at, s+" holds more than the service's files, and what is not in `from` would be deleted", "choose a folder in it, such as "+s+"/files")
+		return false
+	}
+	return true
+}
+
+// checkFrom makes a folder absolute and sees that it is in the repository.
+func (r *reader) checkFrom(n *yaml.Node, at, s string) (string, bool) {
+	p := filepath.FromSlash(s)
+	if filepath.IsAbs(p) || strings.HasPrefix(s, "/") || filepath.VolumeName(p) != "" {
+		r.invalid(n, at, s+" is not relative to this file", "write it relative to "+r.base)
+		return "", false
+	}
+	p = filepath.Join(r.base, p)
+	real, err := filepath.EvalSymlinks(p)
+	switch {
+	case err != nil:
+		r.invalid(n, at, "there is no folder "+p, "make it, or correct the path: it is relative to "+r.base)
+		return "", false
+	case !within(real, r.root):
+		message := s + " is outside of the repository " + r.root
+		if real != p {
+			message = s + " leads to " + real + ", outside of the repository " + r.root
+		}
+		r.invalid(n, at, message, "bring the files into the repository")
+		return "", false
+	}
+	if st, err := os.Stat(real); err != nil || !st.IsDir() {
+		r.invalid(n, at, s+" is not a folder", "name the folder that the file is in")
+		return "", false
+	}
+	return real, true
+}
+
+// mainPath makes a folder absolute; an import path stays as it is.
+func (r *reader) mainPath(s string) string {
+	p := filepath.FromSlash(s)
+	if filepath.IsAbs(p) {
+		return filepath.Clean(p)
+	}
+	joined := filepath.Join(r.base, p)
+	first, _, _ := strings.Cut(s, "/")
+	if first == "." || first == ".." {
+		return joined
+	}
+	if st, err := os.Stat(joined); err == nil && st.IsDir() {
+		return joined
+	}
+	return s
+}
+
+// filePath makes a file's path absolute.
+func (r *reader) filePath(s string) string {
+	if rest, ok := strings.CutPrefix(s, "~/"); ok {
+		if home, err := os.UserHomeDir(); err == nil {
+			return filepath.Join(home, filepath.FromSlash(rest))
+		}
+	}
+	p := filepath.FromSlash(s)
+	if filepath.IsAbs(p) {
+		return filepath.Clean(p)
+	}
+	return filepath.Join(r.base, p)
+}

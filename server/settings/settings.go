@@ -1,0 +1,107 @@
+// Package settings owns what a user can set: the struct, where its values come from (defaults, the repository's
+// fairlead.yaml, the user's own file, flags, each over the one before), and what is said about wrong ones. The comments
+// of the struct are the documentation: settings.md and fairlead.schema.json are made of them by this package's test.
+//
+// It must not know what the values do: it checks their form, so that a mistake is shown at its line before anything is
+// built or made.
+package settings
+
+import "time"
+
+// Settings is what can be set for one service.
+type Settings struct {
+	// Name of the service: a DNS label. Environments and what the pod is called are named after it. Without it, the name
+	// is made from the main package's import path.
+	Name string `yaml:"name" check:"label" scope:"repository" example:"orders"`
+	// Main is the main package to build: a folder, relative to this file, or an import path. Without it, it is found.
+	Main string `yaml:"main" check:"main" scope:"repository" example:"./cmd/orders"`
+	// Args are the arguments that the service is started with.
+	Args []string `yaml:"args" check:"argument" loose:"true" example:"[--port, 8080]"`
+	// Env is added to the service's environment, name by name: a name that is set later replaces only itself. Numbers and
+	// booleans are taken as they are written.
+	Env map[string]string `yaml:"env" check:"env" loose:"true" example:"{LOG_LEVEL: debug}"`
+	// Dir is the service's working directory in the pod, an absolute path. Without it, it is the image's.
+	Dir string `yaml:"dir" check:"pod-path" example:"/app"`
+	// Port is the service's main port, which the local address leads to. Without it, it is the first that the service
+	// listens on.
+	Port int `yaml:"port" check:"port" example:"8080"`
+	// Grace is how long the old process may go on after SIGTERM, beyond the requests that are in flight, before it is
+	// killed.
+	Grace time.Duration `yaml:"grace" check:"duration" default:"80ms" example:"500ms"`
+	// On says where the environment is: on this machine (`local`) or in a cluster (`kubernetes`).
+	On string `yaml:"on" check:"on" default:"local" example:"kubernetes"`
+	// Kubernetes says which cluster, and where in it.
+	Kubernetes Kubernetes `yaml:"kubernetes"`
+	// Build says how the executable is built.
+	Build Build `yaml:"build"`
+	// Sync lists folders of plain files, such as templates, that are kept equal in the pod. The whole list replaces one
+	// that was set before.
+	Sync []Sync `yaml:"sync" scope:"repository"`
+	// Hosts lists further names that requests to the local address may have in their Host header. Others than these and
+	// the machine's own are refused, because any web page can make a browser send them.
+	Hosts []string `yaml:"hosts" check:"host" example:"[orders.test]"`
+	// Watch says which changes of files are noticed, and when.
+	Watch Watch `yaml:"watch"`
+}
+
+// Kubernetes says which cluster, and where in it.
+type Kubernetes struct {
+	// Context is the kubeconfig's context to use. Without it, it is the current one.
+	Context string `yaml:"context" check:"text" example:"staging"`
+	// Namespace is where the environment is made. Without it, it is the context's.
+	Namespace string `yaml:"namespace" check:"namespace" example:"shop"`
+	// Registry is where the image with Fairlead's own part of the pod is pushed to: a host, with a path if need be.
+	Registry string `yaml:"registry" check:"registry" example:"registry.example.com/dev"`
+	// Image is the base image for a service that has no staging Deployment.
+	Image string `yaml:"image" check:"image" example:"gcr.io/distroless/static-debian12"`
+	// Template is the name of the staging Deployment that the pod is made after. Without it, it is the service's name.
+	Template string `yaml:"template" check:"object" example:"orders"`
+	// Kubeconfig is the file to use, relative to this one. `~/` is the home folder. Without it, it is KUBECONFIG or
+	// `~/.kube/config`.
+	Kubeconfig string `yaml:"kubeconfig" check:"file" example:"~/.kube/staging"`
+}
+
+// Build says how the executable is built.
+type Build struct {
+	// Flags are added to those in GOFLAGS, each with its value as one element.
+	Flags []string `yaml:"flags" check:"flag" example:"[-race]"`
+	// Tags are build tags, added to those in GOFLAGS.
+	Tags []string `yaml:"tags" check:"tag" example:"[integration]"`
+	// Env is added to the go command's environment, name by name.
+	Env map[string]string `yaml:"env" check:"env" loose:"true" example:"{GOEXPERIMENT: jsonv2}"`
+}
+
+// Sync is one folder of plain files that is kept equal in the pod.
+type Sync struct {
+	// From is the folder here, relative to this file. It lies in the repository, also after symbolic links are followed.
+	From string `yaml:"from" check:"from" required:"true" example:"./templates"`
+	// To is the folder in the pod: an absolute path, and no folder of the system. What From does not have is deleted
+	// there.
+	To string `yaml:"to" check:"to" required:"true" example:"/app/templates"`
+	// Ignore lists patterns, as in .gitignore, of what stays here.
+	Ignore []string `yaml:"ignore" check:"pattern" example:"['*.psd']"`
+}
+
+// Watch says which changes of files are noticed, and when.
+type Watch struct {
+	// Ignore lists patterns, as in .gitignore, of what is not watched, beside what .gitignore itself says.
+	Ignore []string `yaml:"ignore" check:"pattern" example:"[gen/]"`
+	// Rest is how long no file must have changed before a build begins. Without it, it is adapted to the editor.
+	Rest time.Duration `yaml:"rest" check:"duration" example:"100ms"`
+}
+
+// file is the content of one settings file.
+type file struct {
+	// Version of the file's format.
+	Version  int `yaml:"version" check:"version" example:"1"`
+	Settings `yaml:",inline"`
+	// Services names the services of a repository that has several. Each has the keys of the top level, and what is set
+	// there goes before what the top level sets for all. A service is chosen by its name, or by the folder that one
+	// starts in: the one that its `main` is in or below.
+	Services map[string]Settings `yaml:"services" check:"label" scope:"repository"`
+}
+
+// Defaults returns what holds where nothing is set.
+func Defaults() Settings {
+	return Settings{Grace: 80 * time.Millisecond, On: "local"}
+}
