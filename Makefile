@@ -13,3 +13,33 @@ build: payload ## bin/fairlead, which needs nothing beside it
 
 payload: ## the pod's side for linux/amd64 and arm64, embedded by build
 	$(GO) run ./bridge/payload/gen -version $(VERSION)
+
+demo: build ## the main job on the embedded default, by itself: run, edit, live
+	$(GO) run ./test/demo
+
+test: ## every test (with the real cluster where this machine can have it)
+	$(GO) run ./test/run
+
+race: ## the engines' tests under the race detector
+	$(GO) test -race ./api ./bridge ./syncer/... ./server/...
+
+fuzz: ## each fuzz target for half a minute
+	@for p in $$($(GO) list ./...); do for f in $$($(GO) test -list '^Fuzz' $$p | grep ^Fuzz); do \
+	  echo "== $$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime 30s $$p || exit 1; done; done
+
+cluster: ## start the test cluster (or find it running); the last line is its kubeconfig
+	@cd test/cluster && $(GO) run ./cmd/cluster up
+
+cluster-down: ## stop the test cluster and remove what it made
+	@cd test/cluster && $(GO) run ./cmd/cluster down
+
+bench-edit: build ## save -> new code answers, beside a floor in the same run; JSON (needs make cluster for Kubernetes)
+	@. $$($(GO) -C test/cluster run ./cmd/cluster env 2>/dev/null || echo /dev/null); $(GO) run ./test/bench/edit -on local,kubernetes
+
+generate: ## what is made from comments: settings.md and the JSON schema
+	$(GO) test ./server/settings -update
+
+clean: ## remove what build made
+	rm -rf bin bridge/payload/files/*.zst bridge/payload/files/*.sum
+
+.PHONY: help build payload demo test race fuzz cluster cluster-down bench-edit generate clean

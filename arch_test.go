@@ -1,0 +1,125 @@
+package fairlead_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// edges is which package of ours may import which: a new edge is a line in a review. ARCHITECTURE.md says why.
+var edges = map[string][]string{
+	"api":                           {},
+	"bridge":                        {"api"},
+	"bridge/payload":                {"api"},
+	"bridge/payload/gen":            {"bridge/payload"},
+	"bridge/local":                  {"api", "bridge", "bridge/payload"},
+	"bridge/kube":                   {"api", "bridge"},
+	"syncer":                        {"api", "syncer/delta"},
+	"syncer/build":                  {"api"},
+	"syncer/delta":                  {},
+	"syncer/watch":                  {"api"},
+	"syncer/supervisor":             {"api", "syncer/delta"},
+	"syncer/supervisor/delve":       {},
+	"syncer/podtest":                {"api", "syncer", "syncer/delta"},
+	"server":                        {"api", "bridge", "syncer", "syncer/build", "syncer/watch"},
+	"server/settings":               {"api"},
+	"cmd/fairlead":                  {"api", "bridge", "bridge/kube", "bridge/local", "bridge/payload", "server", "server/settings", "syncer", "syncer/build", "syncer/watch"},
+	"cmd/fairlead-pod":              {"api", "bridge", "syncer/supervisor", "syncer/supervisor/delve"},
+	"test/bench/edit":               {"api"},
+	"test/bench/watch":              {"syncer/watch"},
+	"test/e2e":                      {},
+	"cmd/fairlead-pod/without/ebpf": {},
+}
+
+// homes is where a library may be imported, and nowhere else.
+var homes = map[string][]string{
+	"k8s.io/": {"bridge/kube"},
+	"github.com/google/go-containerregistry/": {"bridge/kube"},
+	"github.com/fsnotify/fsnotify":            {"syncer/watch"},
+	"github.com/go-git/go-git/":               {"syncer/watch"},
+	"github.com/go-delve/delve/":              {"syncer/supervisor/delve"},
+	"github.com/hashicorp/yamux":              {"bridge"},
+	"github.com/gorilla/websocket":            {"bridge"},
+	"github.com/spf13/":                       {"cmd/fairlead"},
+	"github.com/klauspost/compress":           {"syncer/delta", "bridge/payload", "bridge/payload/gen"},
+	"go.yaml.in/yaml":                         {"server/settings"},
+}
+
+type pkg struct {
+	ImportPath string
+	Imports    []string
+	Deps       []string
+	GoFiles    []string
+}
+
+func list(t *testing.T, args ...string) []pkg {
+	t.Helper()
+	cmd := exec.Command("go", append([]string{"list", "-json=ImportPath,Imports,Deps,GoFiles"}, args...)...)
+	cmd.Env = append(os.Environ(), "GOOS=linux", "GOFLAGS=")
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []pkg
+	for dec := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p pkg
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+}
+
+const module = "fairlead.dev/"
+
+func TestEdges(t *testing.T) {
+	seen := map[string]bool{}
+	for _, p := range list(t, "./...") {
+		name := strings.TrimPrefix(p.ImportPath, module)
+		if len(p.GoFiles) == 0 { // tests only
+			continue
+		}
+		seen[name] = true
+		allowed, known := edges[name]
+		if !known {
+			t.Errorf("package %s is not in the table of arch_test.go", name)
+		}
+		for _, i := range p.Imports {
+			if ours, ok := strings.CutPrefix(i, module); ok && !slices.Contains(allowed, ours) {
+				t.Errorf("%s imports %s: not in the table of arch_test.go", name, ours)
+			}
+			for lib, home := range homes {
+				if strings.HasPrefix(i+"/", lib) || strings.HasPrefix(i, lib) {
+					if !slices.Contains(home, name) {
+						t.Errorf("%s imports %s, whose home is %v", name, i, home)
+					}
+				}
+			}
+		}
+	}
+	if len(seen) < 12 {
+		t.Fatalf("only %d packages were seen", len(seen))
+	}
+}
+
+// The pod's side links no Kubernetes client, no watcher, no command-line library: its imports are a security statement.
+func TestPodImports(t *testing.T) {
+	for _, p := range list(t, "./cmd/fairlead-pod") {
+		for _, d := range p.Deps {
+			for _, bad := range []string{"k8s.io/", "github.com/fsnotify", "github.com/google/go-containerregistry", "github.com/spf13", "fairlead.dev/server", "fairlead.dev/bridge/kube", "fairlead.dev/syncer/watch", "fairlead.dev/syncer/build"} {
+				if strings.HasPrefix(d, bad) {
+					t.Errorf("fairlead-pod links %s", d)
+				}
+			}
+		}
+	}
+}
