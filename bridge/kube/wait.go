@@ -125,7 +125,7 @@ func assessPod(p *corev1.Pod, main, avoid string) verdict {
 			}
 			switch {
 			case t.Reason == "StartError" || t.Reason == "ContainerCannotRun":
-				return fail("pod-start", "kubectl -n "+p.Namespace+" describe pod "+p.Name+" tells more", "container %s cannot be started: %s", st.Name, cmp.Or(text, t.Reason))
+				return verdict{problem: startProblem(p, st, cmp.Or(text, t.Reason))}
 			case init && (st.Name == installContainer || st.RestartCount > 0):
 				return fail("init-failed", fmt.Sprintf("kubectl -n %s logs %s -c %s tells more", p.Namespace, p.Name, st.Name), "init container %s failed: %s", st.Name, what)
 			case !init && st.RestartCount >= crashLimit:
@@ -141,17 +141,9 @@ func assessPod(p *corev1.Pod, main, avoid string) verdict {
 				return wait("init container %s runs", st.Name)
 			}
 		case w.Reason == "ErrImagePull", w.Reason == "ImagePullBackOff", w.Reason == "InvalidImageName", w.Reason == "ErrImageNeverPull", w.Reason == "RegistryUnavailable", w.Reason == "ImageInspectError", w.Reason == "SignatureValidationFailed":
-			text := cmp.Or(oneLine(w.Message), w.Reason)
-			if strings.Contains(text, "no match for platform") {
-				return fail("unsupported-arch", "run it on an amd64 or arm64 node, with nodeSelector in the staging Deployment", "image %s is not there for node %s: %s", image, p.Spec.NodeName, text)
-			}
-			hint := "can the cluster pull that image? The registry that it pulls the supervisor from is the one given with --registry"
-			if st.Name != installContainer {
-				hint = "the image comes from the staging Deployment: does staging itself run?"
-			}
-			return fail("image-pull", hint, "image %s cannot be pulled: %s", image, text)
+			return verdict{problem: imageProblem(p, st, cmp.Or(oneLine(w.Message), w.Reason))}
 		case w.Reason == "CreateContainerConfigError", w.Reason == "CreateContainerError", w.Reason == "RunContainerError", w.Reason == "PreCreateHookError", w.Reason == "PostStartHookError":
-			return fail("pod-start", "kubectl -n "+p.Namespace+" describe pod "+p.Name+" tells more", "container %s cannot be made: %s", st.Name, cmp.Or(oneLine(w.Message), w.Reason))
+			return verdict{problem: startProblem(p, st, cmp.Or(oneLine(w.Message), w.Reason))}
 		case w.Reason == "CrashLoopBackOff":
 			return wait("container %s: %s", st.Name, cmp.Or(oneLine(w.Message), w.Reason))
 		case w.Reason == "ContainerCreating", init && w.Reason == "PodInitializing" && st.Name == installContainer:
@@ -163,6 +155,48 @@ func assessPod(p *corev1.Pod, main, avoid string) verdict {
 		return wait("scheduling")
 	}
 	return wait("starting on node %s", p.Spec.NodeName)
+}
+
+// assessEvent is the Problem that an event of a waiting pod tells, if it is one that does not pass.
+func assessEvent(p *corev1.Pod, ev *corev1.Event, main string) *api.Problem {
+	if p == nil || ev.InvolvedObject.UID != p.UID {
+		return nil
+	}
+	at, name, _ := strings.Cut(strings.TrimSuffix(ev.InvolvedObject.FieldPath, "}"), "{")
+	if at != "spec.initContainers" && (at != "spec.containers" || name != main) {
+		return nil
+	}
+	text := oneLine(ev.Message)
+	st := corev1.ContainerStatus{Name: name}
+	switch {
+	case ev.Reason == "InspectFailed", ev.Reason == "Failed" && strings.HasPrefix(text, "Failed to pull image"):
+		if _, why, ok := strings.Cut(text, `": `); ok && ev.Reason == "Failed" {
+			text = why
+		}
+		return imageProblem(p, st, text)
+	case ev.Reason != "Failed", strings.HasPrefix(text, "Error: ErrImage"), strings.HasPrefix(text, "Error: ImagePull"), strings.HasPrefix(text, "Error: Inval"),
+		strings.Contains(text, "exec format error"): // these are told by the pod's status, at once and better
+		return nil
+	}
+	return startProblem(p, st, strings.TrimPrefix(text, "Error: "))
+}
+
+func imageProblem(p *corev1.Pod, st corev1.ContainerStatus, text string) *api.Problem {
+	image := containerImage(p, st)
+	if strings.Contains(text, "no match for platform") {
+		return &api.Problem{Code: "unsupported-arch", Message: fmt.Sprintf("pod %s: image %s is not there for node %s: %s", p.Name, image, p.Spec.NodeName, text),
+			Hint: "run it on an amd64 or arm64 node, with nodeSelector in the staging Deployment"}
+	}
+	hint := "can the cluster pull that image? The registry that it pulls the supervisor from is the one given with --registry"
+	if st.Name != installContainer {
+		hint = "the image comes from the staging Deployment: does staging itself run?"
+	}
+	return &api.Problem{Code: "image-pull", Message: fmt.Sprintf("pod %s: image %s cannot be pulled: %s", p.Name, image, text), Hint: hint}
+}
+
+func startProblem(p *corev1.Pod, st corev1.ContainerStatus, text string) *api.Problem {
+	return &api.Problem{Code: "pod-start", Message: fmt.Sprintf("pod %s: container %s cannot be started: %s", p.Name, st.Name, text),
+		Hint: "kubectl -n " + p.Namespace + " describe pod " + p.Name + " tells more"}
 }
 
 func oom(t *corev1.ContainerStateTerminated) string {
@@ -190,8 +224,9 @@ type wants struct {
 	tell            func(string)
 }
 
-// eventsAfter is how long a pod may wait in silence before its events are asked for: a missing volume is told there only.
-const eventsAfter = 2 * time.Second
+// eventsAfter is how long a pod may wait in silence before its events are asked for. A missing volume is told there only,
+// and what is wrong with the service's own container ten seconds before the pod's status tells it.
+const eventsAfter = 1500 * time.Millisecond
 
 // errRelist says that a watch ended and the state must be read anew.
 var errRelist = errors.New("watch ended")
@@ -319,6 +354,9 @@ func (c *client) watchPod(ctx context.Context, w wants, selector string, pods *c
 			if !ok {
 				reasons = nil
 			} else if ev, isEvent := e.Object.(*corev1.Event); isEvent {
+				if p := assessEvent(v.asked, ev, w.main); p != nil {
+					return nil, p
+				}
 				because = oneLine(ev.Message)
 			}
 		}

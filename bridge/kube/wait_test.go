@@ -8,6 +8,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 func TestAssess(t *testing.T) {
@@ -126,5 +127,36 @@ func TestAssess(t *testing.T) {
 		if !ok || !any {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
 		}
+	}
+}
+
+func TestAssessEvent(t *testing.T) {
+	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p", UID: "1"}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "svc", Image: "img"}, {Name: "side"}}}}
+	const svc = "spec.containers{svc}"
+	for _, c := range []struct{ uid, field, reason, message, want string }{
+		{"1", svc, "Failed", "Failed to pull image \"img\": not found", "image-pull"},
+		{"1", svc, "InspectFailed", "Failed to apply default image tag", "image-pull"},
+		{"1", svc, "Failed", "Failed to pull image \"img\": no match for platform in manifest", "unsupported-arch"},
+		{"1", svc, "Failed", "Error: ErrImagePull", ""},
+		{"1", svc, "Failed", "Error: InvalidImageName", ""},
+		{"1", svc, "Failed", "Error: configmap \"c\" not found", "pod-start"},
+		{"1", "spec.initContainers{migrate}", "Failed", "Error: no", "pod-start"},
+		{"1", svc, "BackOff", "Back-off restarting", ""},
+		{"1", "", "FailedMount", "secret not found", ""},
+		{"1", "spec.containers{side}", "Failed", "Failed to pull image", ""},
+		{"0", svc, "Failed", "Failed to pull image", ""},
+	} {
+		ev := &corev1.Event{Reason: c.reason, Message: c.message, InvolvedObject: corev1.ObjectReference{UID: types.UID(c.uid), FieldPath: c.field}}
+		got := ""
+		if pr := assessEvent(p, ev, "svc"); pr != nil {
+			got = pr.Code
+			wantShown(t, pr)
+		}
+		if got != c.want {
+			t.Errorf("%s %s: %q, want %q", c.reason, c.message, got, c.want)
+		}
+	}
+	if assessEvent(nil, &corev1.Event{}, "svc") != nil {
+		t.Error("an event of no pod")
 	}
 }
