@@ -34,7 +34,7 @@ cluster-down: ## stop the test cluster and remove what it made
 	@cd test/cluster && $(GO) run ./cmd/cluster down
 
 bench-edit: build ## save -> new code answers, beside a floor in the same run; JSON (needs make cluster for Kubernetes)
-	@. $$($(GO) -C test/cluster run ./cmd/cluster env 2>/dev/null || echo /dev/null); $(GO) run ./test/bench/edit -on local,kubernetes
+	@$(GO) run ./test/bench/edit -on local,kubernetes
 
 generate: ## what is made from comments: settings.md and the JSON schema
 	$(GO) test ./server/settings -update

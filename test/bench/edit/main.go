@@ -36,8 +36,8 @@ var (
 	fairlead   = flag.String("fairlead", "bin/fairlead", "the `executable` to measure")
 	service    = flag.String("service", "test/fixture/shop", "the `folder` of the service (a copy of it is edited)")
 	on         = flag.String("on", "local", "comma-separated `providers`: local, kubernetes")
-	kubeconfig = flag.String("kubeconfig", os.Getenv("FAIRLEAD_TEST_KUBECONFIG"), "for kubernetes")
-	registry   = flag.String("registry", os.Getenv("FAIRLEAD_TEST_REGISTRY"), "for kubernetes")
+	kubeconfig = flag.String("kubeconfig", "", "for kubernetes (default: the test cluster's)")
+	registry   = flag.String("registry", "", "for kubernetes (default: the test cluster's)")
 	edits      = flag.Int("n", 7, "edits that count, a mode")
 	warm       = flag.Int("warm", 2, "edits before those")
 	drain      = flag.Duration("drain", 3*time.Second, "how long the slow service drains in the second mode of each provider; 0 leaves that mode out")
@@ -77,6 +77,13 @@ type report struct {
 
 func main() {
 	flag.Parse()
+	if cache, err := os.UserCacheDir(); err == nil && *kubeconfig == "" { // see test/cluster/README.md
+		state := filepath.Join(cache, "fairlead-test", "run")
+		*kubeconfig = filepath.Join(state, "kubeconfig")
+		if b, err := os.ReadFile(filepath.Join(state, "registry")); err == nil && *registry == "" {
+			*registry = strings.TrimSpace(string(b))
+		}
+	}
 	for _, p := range strings.Split(*on, ",") {
 		modes := []time.Duration{0}
 		if *drain > 0 {
