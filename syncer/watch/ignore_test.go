@@ -262,4 +262,3 @@ func write(tb testing.TB, path, text string) {
 	must(tb, os.MkdirAll(filepath.Dir(path), 0o755))
 	must(tb, os.WriteFile(path, []byte(text), 0o644))
 }
-

@@ -81,6 +81,9 @@ func (l *loop) run() {
 	m := l.mail.take()
 	l.open()
 	l.setTops(m.extra)
+	for _, c := range m.waiting {
+		close(c)
+	}
 	close(l.ready)
 	l.report()
 	l.wg.Go(func() { l.poll.run(l.ctx, l.isRelevant) })
@@ -120,6 +123,9 @@ func (l *loop) handle(m mail) {
 	if m.extraSet {
 		l.setTops(m.extra)
 	}
+	for _, c := range m.waiting {
+		close(c)
+	}
 	if m.relevant {
 		l.refilter()
 	}
@@ -142,6 +148,9 @@ func (l *loop) handle(m mail) {
 	}
 	if m.retry {
 		l.retryWatches()
+	}
+	for _, f := range m.look {
+		f(l)
 	}
 }
 

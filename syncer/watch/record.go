@@ -95,8 +95,12 @@ const (
 // compare looks at a file of the burst and notes what it finds.
 func (l *loop) compare(path string, s span) outcome {
 	old, known := l.lookup(path)
-	if !known && !l.isRelevant(path) {
-		return fileSame // an ignore file that is nobody's business but ours
+	if !l.isRelevant(path) { // an ignore file that is nobody's business but ours, or the filter has been replaced
+		if _, err := os.Lstat(path); err != nil {
+			l.store(path, nil, false)
+		}
+		delete(l.loose, path)
+		return fileSame
 	}
 	rec, _, err := l.hasher.read(path, maxHash)
 	switch {

@@ -18,6 +18,7 @@ const (
 
 	few       = 8                     // paths: up to here a burst is a person's save, beyond it a program's
 	restGone  = 50 * time.Millisecond // twice the worst case measured
+	restLock  = 50 * time.Millisecond // after git: all has been written, but perhaps not all of it has arrived here
 	lockCap   = 5 * time.Second
 	lockEvery = 5 * time.Millisecond
 )
@@ -79,7 +80,10 @@ func (s *settler) due() time.Time {
 		return time.Time{}
 	}
 	rest := s.rest
-	if len(s.paths) > few && s.lock == lockUnseen {
+	switch {
+	case s.lock == lockReleased:
+		rest = max(rest, restLock)
+	case s.lock == lockUnseen && len(s.paths) > few:
 		rest = s.restBurst
 	}
 	due := s.last.Add(rest)
@@ -105,8 +109,7 @@ func (s *settler) check(now time.Time, locked, unfinished func() bool) bool {
 			s.lock, s.until = lockSeen, now.Add(lockEvery)
 			return false
 		case s.lock == lockSeen:
-			// All has been written, but perhaps not all of it has arrived here.
-			s.lock, s.until = lockReleased, now.Add(5*s.rest)
+			s.lock, s.until = lockReleased, now.Add(max(s.rest, restLock))
 			return false
 		}
 	}

@@ -68,11 +68,11 @@ func TestSettle(t *testing.T) {
 		{"gone and back", settleScript{events: map[int][]string{10: {"a"}, 30: {"a"}}, gone: between(10, 30), duration: 200}, []int{35}},
 		{"gone for good", settleScript{events: map[int][]string{10: {"a"}}, gone: between(10, 1000), duration: 200}, []int{60}},
 		{"another file while one is gone", settleScript{events: map[int][]string{10: {"a"}, 20: {"b"}}, gone: between(10, 1000), duration: 200}, []int{70}},
-		{"locked", settleScript{events: merge(many(10, 30, 2), many(400, 420, 2)), locked: between(5, 430), duration: 900}, []int{458}},
-		{"locked, one file", settleScript{events: many(10, 11, 1), locked: between(5, 300), duration: 900}, []int{325}},
-		{"locked longer than the cap", settleScript{events: many(0, 3000, 50), locked: between(0, 3100), duration: 6000}, []int{3125}},
-		{"locked for ever", settleScript{events: many(0, 10, 10), locked: between(0, 100_000), duration: 8000}, []int{5025}},
-		{"events after the lock", settleScript{events: merge(many(10, 30, 2), map[int][]string{305: {"x"}}), locked: between(5, 300), duration: 900}, []int{310}},
+		{"locked", settleScript{events: merge(many(10, 30, 2), many(400, 420, 2)), locked: between(5, 430), duration: 900}, []int{483}},
+		{"locked, one file", settleScript{events: many(10, 11, 1), locked: between(5, 300), duration: 900}, []int{350}},
+		{"locked longer than the cap", settleScript{events: many(0, 3000, 50), locked: between(0, 3100), duration: 6000}, []int{3150}},
+		{"locked for ever", settleScript{events: many(0, 10, 10), locked: between(0, 100_000), duration: 8000}, []int{5050}},
+		{"events after the lock", settleScript{events: merge(many(10, 30, 2), map[int][]string{305: {"x"}}), locked: between(5, 300), duration: 900}, []int{355}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got, paths := tt.script.run(base)

@@ -40,7 +40,7 @@ type Options struct {
 	// and from more than one goroutine: it must be quick, safe for that, and must not call the Watcher.
 	Relevant func(path string) bool
 	// Problems is told what stands in the way of watching, all of it each time that something appears or goes. It is
-	// called from Run's goroutine. nil means that problems are only logged.
+	// called from Run's goroutine and must not call SetExtra. nil means that problems are only logged.
 	Problems func([]*api.Problem)
 
 	// Rest is how long after its last event a burst of a few paths is over, RestBurst the same for more paths, and Cap
@@ -86,6 +86,7 @@ type Watcher struct {
 	changes  chan Change
 	ready    chan struct{}
 	started  atomic.Bool
+	ended    chan struct{}
 	mail     mailbox
 }
 
@@ -122,7 +123,7 @@ func New(opt Options) (*Watcher, error) {
 	}
 	w := &Watcher{
 		opt: opt, root: root, log: opt.Logger,
-		changes: make(chan Change), ready: make(chan struct{}),
+		changes: make(chan Change), ready: make(chan struct{}), ended: make(chan struct{}),
 		mail: mailbox{wake: make(chan struct{}, 1)},
 	}
 	if w.log == nil {
@@ -150,10 +151,22 @@ func (w *Watcher) SetRelevant(relevant func(path string) bool) {
 	w.mail.put(func(m *mail) { m.relevant = true })
 }
 
-// SetExtra replaces Options.Extra. The files of new folders are not reported as changes.
+// SetExtra replaces Options.Extra. While Run runs, it returns once the folders are watched: what is read after that is
+// covered, and what is in new folders then is not reported as a change.
 func (w *Watcher) SetExtra(folders []string) {
 	folders = slices.Clone(folders)
-	w.mail.put(func(m *mail) { m.extra, m.extraSet = folders, true })
+	done := make(chan struct{})
+	w.mail.put(func(m *mail) {
+		m.extra, m.extraSet = folders, true
+		m.waiting = append(m.waiting, done)
+	})
+	if !w.started.Load() {
+		return // Run begins with them
+	}
+	select {
+	case <-done:
+	case <-w.ended:
+	}
 }
 
 // Notify tells that someone who knows has just saved the files at paths: an editor. They are looked at now, without a
@@ -184,6 +197,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 		epoch: w.opt.epoch,
 	}
 	defer func() {
+		close(w.ended)
 		l.close()
 		cancel()
 		wg.Wait()
@@ -207,9 +221,11 @@ type mail struct {
 	notes    []note
 	extra    []string
 	extraSet bool
+	waiting  []chan<- struct{} // for the above to be done
 	relevant bool
 	retry    bool
 	contents []content
+	look     []func(*loop) // for tests
 }
 
 type note struct {
