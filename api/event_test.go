@@ -19,13 +19,13 @@ func TestEventContract(t *testing.T) {
 	code := 7
 	for want, e := range map[string]Event{
 		`{"type":"environment","generation":3,"time":"2026-01-02T03:04:05.000000006Z","name":"n","service":"s","provider":"local","state":"lost","reason":"r"}`: &EnvironmentEvent{Header: h(KindEnvironment), Environment: Environment{Name: "n", Service: "s", Provider: "local"}, State: "lost", Reason: "r"},
-		`{"type":"build","generation":3,"time":"2026-01-02T03:04:05.000000006Z","ok":false,"ms":12}`:                                                           &BuildEvent{Header: h(KindBuild), MS: 12},
-		`{"type":"transfer","generation":3,"time":"2026-01-02T03:04:05.000000006Z","bytes":0,"full":false,"ms":0}`:                                             &TransferEvent{Header: h(KindTransfer)},
-		`{"type":"process","generation":3,"time":"2026-01-02T03:04:05.000000006Z","seq":9,"state":"exited","pid":4,"digest":"d","exit_code":7}`:                &ProcessEvent{Header: Header{Type: KindProcess, Generation: 3, Time: at, Seq: 9}, State: StateExited, PID: 4, Digest: "d", ExitCode: &code},
-		`{"type":"listening","generation":3,"time":"2026-01-02T03:04:05.000000006Z","ports":[{"port":80,"main":true}]}`:                                        &ListeningEvent{Header: h(KindListening), Ports: []Port{{Port: 80, Main: true}}},
-		`{"type":"ready","generation":3,"time":"2026-01-02T03:04:05.000000006Z","url":"","ms":5}`:                                                              &ReadyEvent{Header: h(KindReady), MS: 5},
-		`{"type":"log","generation":3,"time":"2026-01-02T03:04:05.000000006Z","stream":"stdout","text":"","dropped":2}`:                                        &LogEvent{Header: h(KindLog), Stream: "stdout", Dropped: 2},
-		`{"type":"problem","generation":3,"time":"2026-01-02T03:04:05.000000006Z","code":"c","message":"m","file":"f","line":1,"column":2}`:                    &ProblemEvent{Header: h(KindProblem), Problem: Problem{Code: "c", Message: "m", File: "f", Line: 1, Column: 2}},
+		`{"type":"build","generation":3,"time":"2026-01-02T03:04:05.000000006Z","ok":false,"ms":12}`:                                                            &BuildEvent{Header: h(KindBuild), MS: 12},
+		`{"type":"transfer","generation":3,"time":"2026-01-02T03:04:05.000000006Z","bytes":0,"full":false,"ms":0}`:                                              &TransferEvent{Header: h(KindTransfer)},
+		`{"type":"process","generation":3,"time":"2026-01-02T03:04:05.000000006Z","seq":9,"state":"exited","pid":4,"digest":"d","exit_code":7}`:                 &ProcessEvent{Header: Header{Type: KindProcess, Generation: 3, Time: at, Seq: 9}, State: StateExited, PID: 4, Digest: "d", ExitCode: &code},
+		`{"type":"listening","generation":3,"time":"2026-01-02T03:04:05.000000006Z","ports":[{"port":80,"main":true}]}`:                                         &ListeningEvent{Header: h(KindListening), Ports: []Port{{Port: 80, Main: true}}},
+		`{"type":"ready","generation":3,"time":"2026-01-02T03:04:05.000000006Z","url":"","ms":5}`:                                                               &ReadyEvent{Header: h(KindReady), MS: 5},
+		`{"type":"log","generation":3,"time":"2026-01-02T03:04:05.000000006Z","stream":"stdout","text":"","dropped":2}`:                                         &LogEvent{Header: h(KindLog), Stream: "stdout", Dropped: 2},
+		`{"type":"problem","generation":3,"time":"2026-01-02T03:04:05.000000006Z","code":"c","message":"m","file":"f","line":1,"column":2}`:                     &ProblemEvent{Header: h(KindProblem), Problem: Problem{Code: "c", Message: "m", File: "f", Line: 1, Column: 2}},
 	} {
 		b, err := json.Marshal(e)
 		if err != nil {
