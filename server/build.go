@@ -45,6 +45,13 @@ func (b *builds) builderFor(ctx context.Context, t api.Target) (*build.Builder, 
 	return nb, nil
 }
 
+// configure changes how builds are made from the next one on.
+func (b *builds) configure(cfg build.Config) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.cfg, b.builder = cfg, nil
+}
+
 // build builds for a target. The user's failure is the problems.
 func (b *builds) build(ctx context.Context, t api.Target) (syncer.Built, []*api.Problem, error) {
 	start := time.Now()

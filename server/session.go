@@ -35,6 +35,9 @@ type Config struct {
 	// Process is what the settings and the command line say; what they leave out comes from the environment.
 	Process api.Process
 	Folders []syncer.Folder
+	// Reload reads the settings again after one of SettingsFiles changed; may be nil. Problems leave things as they are.
+	Reload        func() (api.Process, build.Config, []*api.Problem)
+	SettingsFiles []string
 	// Ignored says which changes of files are nobody's business; may be nil.
 	Ignored func(path string) bool
 	// Rest is how long after a save the watcher waits for more of it; 0 is its measured default.
@@ -62,6 +65,7 @@ type Session struct {
 	env      bridge.Environment
 
 	mu    sync.Mutex
+	proc  api.Process // what the settings say now
 	saved map[api.Generation]time.Time
 	ready map[api.Generation]string // the URL that was told
 }
@@ -80,7 +84,7 @@ func NewSession(cfg Config) (*Session, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Session{cfg: cfg, keep: &keeper{recs: cfg.Records, rec: rec}, envReady: make(chan struct{}),
+	s := &Session{cfg: cfg, proc: cfg.Process, keep: &keeper{recs: cfg.Records, rec: rec}, envReady: make(chan struct{}),
 		saved: map[api.Generation]time.Time{}, ready: map[api.Generation]string{}}
 	s.conn = bridge.New(bridge.Options{Dial: s.dial, Token: rec.Token, Name: rec.Agent, TakeOver: cfg.TakeOver, Keep: cfg.Keep, OnState: s.connState})
 	s.builds = &builds{svc: cfg.Service, cfg: cfg.Build, out: filepath.Join(cfg.Records.Folder(cfg.Spec.Name), fmt.Sprintf("out-%d", os.Getpid()))}
@@ -218,6 +222,7 @@ func (s *Session) close(why error) error {
 func (s *Session) connState(connected bool, err error) {
 	switch {
 	case connected:
+		s.sweep()
 		s.tell("connected", "")
 		s.loop.Resync()
 	case err != nil:
@@ -225,9 +230,39 @@ func (s *Session) connState(connected bool, err error) {
 	}
 }
 
+// sweep removes what agents left that were killed: this one holds the environment now, so theirs are nobody's.
+func (s *Session) sweep() {
+	old, _ := filepath.Glob(filepath.Join(s.cfg.Records.Folder(s.cfg.Spec.Name), "out-*"))
+	for _, dir := range old {
+		if dir != s.builds.out {
+			os.RemoveAll(dir)
+		}
+	}
+}
+
+// reload takes changed settings over, if they are right.
+func (s *Session) reload() bool {
+	p, b, problems := s.cfg.Reload()
+	wrong := false
+	for _, pr := range problems {
+		wrong = wrong || pr.Severity == "" || pr.Severity == api.SeverityError
+		s.emit(&api.ProblemEvent{Header: api.Header{Type: api.KindProblem, Generation: s.keep.get().Generation}, Problem: *pr})
+	}
+	if wrong {
+		return false
+	}
+	s.mu.Lock()
+	s.proc = p
+	s.mu.Unlock()
+	s.builds.configure(b)
+	return true
+}
+
 // process is how the service is started: the command line and fairlead.yaml first, then the staging Deployment.
 func (s *Session) process() api.Process {
-	p := s.cfg.Process
+	s.mu.Lock()
+	p := s.proc
+	s.mu.Unlock()
 	select {
 	case <-s.envReady:
 	default:

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,12 +23,15 @@ func (s *Session) watch(ctx context.Context) error {
 		for _, f := range s.cfg.Folders {
 			dirs = append(dirs, filepath.Join(f.Path, "..."))
 		}
+		for _, f := range s.cfg.SettingsFiles {
+			dirs = append(dirs, filepath.Dir(f))
+		}
 		return dirs
 	}
 	w, err := watch.New(watch.Options{
 		Root: s.cfg.Service.ModuleDir, Extra: extra(), Logger: s.cfg.Logger, Rest: s.cfg.Rest,
 		Relevant: func(p string) bool {
-			return (s.builds.relevant(p) || s.synced(p)) && (s.cfg.Ignored == nil || !s.cfg.Ignored(p))
+			return s.isSettings(p) || (s.builds.relevant(p) || s.synced(p)) && (s.cfg.Ignored == nil || !s.cfg.Ignored(p))
 		},
 		Problems: func(ps []*api.Problem) {
 			for _, p := range ps {
@@ -76,6 +80,9 @@ func (s *Session) watch(ctx context.Context) error {
 			}
 			var paths []string
 			for _, f := range c.Files {
+				if s.isSettings(f.Path) && s.reload() {
+					now.Build, now.Files = true, true
+				}
 				if s.builds.relevant(f.Path) {
 					now.Build = true
 					paths = append(paths, f.Path)
@@ -84,7 +91,9 @@ func (s *Session) watch(ctx context.Context) error {
 					now.Files = true
 				}
 			}
-			s.loop.Changed(now)
+			if now.Build || now.Files {
+				s.loop.Changed(now)
+			}
 			in := s.builds.inputs.Load()
 			if in == nil || c.Overflow || in.Stale(paths) {
 				if listing {
@@ -96,6 +105,10 @@ func (s *Session) watch(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+func (s *Session) isSettings(path string) bool {
+	return s.cfg.Reload != nil && slices.Contains(s.cfg.SettingsFiles, path)
 }
 
 // synced says whether a path lies in a folder that travels along.

@@ -81,7 +81,7 @@ func diagnose(ctx context.Context, dir string, place placeFlags) ([]finding, err
 	if err != nil {
 		return nil, err
 	}
-	set, err := loadSettings(dir, runOptions{place: place})
+	set, err := loadSettings(dir, "", runOptions{place: place})
 	if err != nil {
 		return nil, err
 	}

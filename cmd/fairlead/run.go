@@ -5,9 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
-	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -116,7 +117,7 @@ func runService(ctx context.Context, o runOptions) error {
 	if err != nil {
 		return err
 	}
-	set, err := loadSettings(dir, o)
+	set, err := loadSettings(dir, "", o)
 	if err != nil {
 		return err
 	}
@@ -124,24 +125,22 @@ func runService(ctx context.Context, o runOptions) error {
 	if err != nil {
 		return err
 	}
-	on := set.on
-	native := on == "local"
-	target := api.Target{OS: "linux", Arch: runtime.GOARCH}
-	cfg := set.build
-	cfg.Target, cfg.Native = target, native
-	svc, err := build.Find(ctx, dir, build.FindOptions{Config: cfg, Main: set.main})
+	svc, err := build.Find(ctx, dir, build.FindOptions{Config: set.build, Main: set.main, Hint: set.services})
 	if err != nil {
 		return err
+	}
+	if set.service == "" && slices.Contains(set.services, svc.Name) { // the file has an entry for what was found
+		if set, err = loadSettings(dir, svc.Name, o); err != nil {
+			return err
+		}
 	}
 	if set.name != "" {
 		svc.Name = set.name
 	}
+	on, native, target := set.on, set.build.Native, set.build.Target
 	owner := server.Owner()
 	place := on
-	proc := set.process
-	if native {
-		proc.Dir = dir // as `go run` in this folder would: what the service reads by relative names is there
-	} else {
+	if !native {
 		// Two clusters or namespaces are two environments.
 		place = strings.Join([]string{on, set.kube.Kubeconfig, set.kube.Context, set.kube.Namespace}, "\n")
 	}
@@ -158,8 +157,21 @@ func runService(ctx context.Context, o runOptions) error {
 		t.say("%s: %s", svc.Name, svc.Why)
 	}
 	s, err := server.NewSession(server.Config{
-		Spec: spec, Record: rec, Records: f.records(), Service: svc, Build: cfg, Target: target, Process: proc,
+		Spec: spec, Record: rec, Records: f.records(), Service: svc, Build: set.build, Target: target, Process: set.process,
 		Folders: folders, Ignored: set.watchIgnored, Rest: set.rest, TakeOver: o.takeOver, Keep: o.keep, Emit: o.show.show,
+		SettingsFiles: set.files,
+		Reload: func() (api.Process, build.Config, []*api.Problem) {
+			now, err := loadSettings(dir, set.service, o)
+			if err != nil {
+				return api.Process{}, build.Config{}, problemsOf(err)
+			}
+			var ps []*api.Problem
+			if now.on != set.on || !maps.Equal(now.trees, set.trees) || now.name != set.name || now.main != set.main {
+				ps = append(ps, &api.Problem{Code: "settings-restart", Severity: api.SeverityWarning, Message: "some of the changed settings shape the environment itself",
+					Hint: "stop fairlead run and start it again"})
+			}
+			return now.process, now.build, ps
+		},
 		Open: func(ctx context.Context, spec bridge.Spec, progress bridge.Progress) (bridge.Environment, error) {
 			if native {
 				return local.Open(ctx, spec, f.local())
@@ -180,4 +192,20 @@ func runService(ctx context.Context, o runOptions) error {
 		}
 	}
 	return err
+}
+
+// problemsOf lists the problems in an error.
+func problemsOf(err error) []*api.Problem {
+	if many, ok := err.(interface{ Unwrap() []error }); ok {
+		var out []*api.Problem
+		for _, e := range many.Unwrap() {
+			out = append(out, problemsOf(e)...)
+		}
+		return out
+	}
+	var p *api.Problem
+	if errors.As(err, &p) {
+		return []*api.Problem{p}
+	}
+	return []*api.Problem{{Code: "settings", Message: err.Error()}}
 }

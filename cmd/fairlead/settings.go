@@ -20,6 +20,9 @@ import (
 
 // choice is what the settings' sources and the flags come to, in the engines' own terms.
 type choice struct {
+	service        string   // the entry of services: that was taken
+	services       []string // all of them
+	files          []string // where settings come from or could
 	on, name, main string
 	process        api.Process
 	build          build.Config
@@ -31,8 +34,9 @@ type choice struct {
 	rest           time.Duration
 }
 
-// loadSettings reads the settings of a folder. Everything that is wrong is in the error, one problem each.
-func loadSettings(dir string, o runOptions) (choice, error) {
+// loadSettings reads the settings of a folder, for one of the file's services or ("") the one that the folder means.
+// Everything that is wrong is in the error, one problem each.
+func loadSettings(dir, service string, o runOptions) (choice, error) {
 	var flags []settings.Flag
 	flag := func(name, key, value string) {
 		if value != "" {
@@ -45,7 +49,7 @@ func loadSettings(dir string, o runOptions) (choice, error) {
 	flag("--namespace", "kubernetes.namespace", o.place.namespace)
 	flag("--registry", "kubernetes.registry", o.place.registry)
 	flag("--main", "main", o.main)
-	l, problems := settings.Load(settings.Options{Dir: dir, Flags: flags})
+	l, problems := settings.Load(settings.Options{Dir: dir, Service: service, Flags: flags})
 	var wrong []error
 	for _, p := range problems {
 		if p.Severity == "" || p.Severity == api.SeverityError {
@@ -55,12 +59,21 @@ func loadSettings(dir string, o runOptions) (choice, error) {
 	if len(wrong) > 0 {
 		return choice{}, errors.Join(wrong...)
 	}
-	c := choice{on: l.On, name: l.Name, main: l.Main, root: l.Root, ignored: watch.Matcher(l.Watch.Ignore), rest: l.Watch.Rest}
+	c := choice{service: l.Service, services: l.Services, files: []string{filepath.Join(l.Root, settings.FileName)}, on: l.On, name: l.Name, main: l.Main, root: l.Root, ignored: watch.Matcher(l.Watch.Ignore), rest: l.Watch.Rest}
 	c.process = api.Process{Args: l.Args, Env: pairs(l.Env), Dir: l.Dir, Port: l.Port, Hosts: l.Hosts, Grace: l.Grace}
+	if l.File != "" && l.File != c.files[0] {
+		c.files = append(c.files, l.File)
+	}
+	if l.User != "" {
+		c.files = append(c.files, l.User)
+	}
 	if o.args != nil {
 		c.process.Args = o.args
 	}
-	c.build = build.Config{Flags: l.Build.Flags, Tags: l.Build.Tags, Env: pairs(l.Build.Env)}
+	if c.on == "local" {
+		c.process.Dir = dir // as go run in this folder would: what the service reads by relative names is there
+	}
+	c.build = build.Config{Target: api.Target{OS: "linux", Arch: runtime.GOARCH}, Native: c.on == "local", Flags: l.Build.Flags, Tags: l.Build.Tags, Env: pairs(l.Build.Env)}
 	k := l.Kubernetes
 	c.kube = kube.Options{Kubeconfig: k.Kubeconfig, Context: k.Context, Namespace: k.Namespace, Registry: k.Registry, Image: k.Image,
 		Template: k.Template, Payload: payload.Executable, CABundle: caBundle(), Version: version}

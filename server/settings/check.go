@@ -39,7 +39,7 @@ var rules = map[string]rule{
 	"flag":          {pattern: regexp.MustCompile(`^--?[A-Za-z][^\x00]*$`), want: "a flag of go build", hint: "write each flag with its value as one element, such as -ldflags=-X main.version=dev"},
 	"from":          {pattern: regexp.MustCompile(`^[^\x00]+$`), want: "a folder", hint: "write a path relative to this file"},
 	"host":          {pattern: regexp.MustCompile(`^(` + strings.Trim(hostPattern, "^$") + `|\[?[0-9A-Fa-f:.]+\]?)$`), want: "a host name or address", hint: "write the name alone, such as orders.test, without scheme, port or path"},
-	"image":         {pattern: regexp.MustCompile(`^[A-Za-z0-9][-A-Za-z0-9._/:@]*$`), want: "an image", hint: "write it as docker pull takes it, such as gcr.io/distroless/static-debian12:nonroot, without a scheme"},
+	"image":         {pattern: regexp.MustCompile(`^[A-Za-z0-9][-A-Za-z0-9._/:@]*$`), want: "an image", hint: "write it as docker pull takes it, such as registry.example.com/static:nonroot, without a scheme"},
 	"label":         {pattern: regexp.MustCompile(labelPattern), want: "a DNS label", hint: "use at most 63 lower-case letters, digits and dashes, with a letter first and no dash last"},
 	"main":          {pattern: regexp.MustCompile(`^[^-\x00][^\x00]*$`), want: "a folder or an import path", hint: "write it as ./cmd/orders or example.com/shop/cmd/orders"},
 	"namespace":     {pattern: regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`), want: "a namespace", hint: "use at most 63 lower-case letters, digits and dashes, with no dash first or last"},

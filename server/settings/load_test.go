@@ -80,7 +80,7 @@ kubernetes:
   context: staging
   namespace: 7shop
   registry: localhost:5000/dev
-  image: gcr.io/distroless/static-debian12:nonroot
+  image: registry.example.com/static:nonroot
   template: shop.v2
   kubeconfig: ./kube/config
 build:
@@ -104,7 +104,7 @@ func TestFull(t *testing.T) {
 	want := Settings{
 		Name: "shop", Main: at("svc/cmd/shop"), Args: []string{"--port", "8080", "--verbose", "true", "2024-01-02"},
 		Env: map[string]string{"A": "1", "B": "x=y", "C": "", "D": "yes"}, Dir: "/app", Port: 8080, Grace: 1500 * time.Millisecond, On: "kubernetes",
-		Kubernetes: Kubernetes{Context: "staging", Namespace: "7shop", Registry: "localhost:5000/dev", Image: "gcr.io/distroless/static-debian12:nonroot", Template: "shop.v2", Kubeconfig: at("svc/kube/config")},
+		Kubernetes: Kubernetes{Context: "staging", Namespace: "7shop", Registry: "localhost:5000/dev", Image: "registry.example.com/static:nonroot", Template: "shop.v2", Kubeconfig: at("svc/kube/config")},
 		Build:      Build{Flags: []string{"-race", "-ldflags=-X main.v=1"}, Tags: []string{"a", "b"}, Env: map[string]string{"CGO_ENABLED": "1"}},
 		Sync:       []Sync{{From: at("svc/templates"), To: "/app/templates", Ignore: []string{"*.psd", "!keep.psd"}}},
 		Hosts:      []string{"shop.test", "192.0.2.1", "::1"},
@@ -222,7 +222,7 @@ func TestProblems(t *testing.T) {
 			`7:21 settings-value hosts[1]: "a:80" is not a host name or address | write the name alone, such as orders.test, without scheme, port or path`,
 			`7:29 settings-value hosts[2]: "1.2.3.4:80" is not a host name or address | write the name alone, such as orders.test, without scheme, port or path`,
 			`8:24 settings-value kubernetes.registry: "https://x" is not a registry | write the host with its path, such as registry.example.com/dev, without a scheme`,
-			`8:44 settings-value kubernetes.image: "https://y" is not an image | write it as docker pull takes it, such as gcr.io/distroless/static-debian12:nonroot, without a scheme`,
+			`8:44 settings-value kubernetes.image: "https://y" is not an image | write it as docker pull takes it, such as registry.example.com/static:nonroot, without a scheme`,
 			`8:68 settings-value kubernetes.namespace: "a.b" is not a namespace | use at most 63 lower-case letters, digits and dashes, with no dash first or last`,
 			`8:83 settings-value kubernetes.template: "A" is not a name in Kubernetes | use lower-case letters, digits, dashes and dots`,
 			`8:95 settings-value kubernetes.context: "" is not text | write one line of text`,

@@ -53,7 +53,7 @@ type Kubernetes struct {
 	// Registry is where the image with Fairlead's own part of the pod is pushed to: a host, with a path if need be.
 	Registry string `yaml:"registry" check:"registry" example:"registry.example.com/dev"`
 	// Image is the base image for a service that has no staging Deployment.
-	Image string `yaml:"image" check:"image" example:"gcr.io/distroless/static-debian12"`
+	Image string `yaml:"image" check:"image" example:"registry.example.com/base/static"`
 	// Template is the name of the staging Deployment that the pod is made after. Without it, it is the service's name.
 	Template string `yaml:"template" check:"object" example:"orders"`
 	// Kubeconfig is the file to use, relative to this one. `~/` is the home folder. Without it, it is KUBECONFIG or
