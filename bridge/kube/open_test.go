@@ -71,8 +71,12 @@ func newFake(t *testing.T, objects ...runtime.Object) *fakeCluster {
 		}
 		out := watch.NewRaceFreeFake()
 		kind := map[string]schema.GroupVersionKind{"pods": corev1.SchemeGroupVersion.WithKind("Pod"), "deployments": appsv1.SchemeGroupVersion.WithKind("Deployment"), "namespaces": corev1.SchemeGroupVersion.WithKind("Namespace")}[gvr.Resource]
+		none := true
 		if l, err := set.Tracker().List(gvr, kind, a.GetNamespace()); err == nil {
-			eachObject(l, func(o runtime.Object) { out.Modify(o) })
+			eachObject(l, func(o runtime.Object) { out.Modify(o); none = false })
+		}
+		if none { // what was deleted cannot be told after the fact: the watcher must look again
+			out.Error(&metav1.Status{Reason: metav1.StatusReasonExpired})
 		}
 		go func() {
 			defer in.Stop()
