@@ -60,7 +60,8 @@ type top struct {
 
 // node is a watched or polled folder.
 type node struct {
-	rules *rules
+	rules *rules // for what is in it
+	above *rules // the same without those of its own .gitignore
 	// files are those that exist as far as is known, without ignored and scratch files. The record is nil if the content
 	// is not known.
 	files      map[string]*record

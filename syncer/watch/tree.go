@@ -36,22 +36,45 @@ func (l *loop) setTops(extra []string) {
 	}
 	old := l.tops
 	l.tops = tops
+	changed := false
 	for path, t := range old {
 		if tops[path] == t {
 			continue
 		}
-		l.drop(path, false)
-		l.enter(path, scanQuiet) // a top of another kind, or below another
+		changed = true
+		if _, ok := l.placeOf(path); !ok {
+			l.drop(path, false)
+		} else if l.watched(path) { // a top of another kind, or no more than a part of what is around it
+			l.adapt(path)
+		}
 	}
 	for path := range tops {
-		if _, ok := old[path]; !ok && l.nodes[path] != nil {
-			l.enter(path, scanQuiet)
+		if _, ok := old[path]; !ok {
+			changed = true
+			if l.watched(path) {
+				l.adapt(path)
+			}
 		}
 	}
 	l.resolve(scanQuiet)
-	if len(old) > 0 {
+	if changed && len(old) > 0 {
 		l.learn()
 	}
+}
+
+// adapt watches a folder in another way, without a moment in which it is not watched.
+func (l *loop) adapt(path string) {
+	p, ok := l.placeOf(path)
+	if !ok {
+		return
+	}
+	if n := l.nodes[path]; n.recursive == p.recursive && n.above == p.rules {
+		// Only the folder itself: hundreds of packages may become tops at once.
+		l.gen++
+		l.scanOne(p, scanQuiet, time.Now())
+		return
+	}
+	l.scan(p, scanQuiet)
 }
 
 // resolve watches the tops that are not watched yet. For one that does not exist, the nearest folder above it that does
@@ -144,7 +167,7 @@ func (l *loop) placeOf(path string) (place, bool) {
 	if t, ok := l.tops[path]; ok {
 		p := place{path: path, free: t.free, recursive: t.recursive}
 		switch inherited, ok := l.placeBelow(path); {
-		case !t.free:
+		case path == l.root:
 			p.rules = l.rulesAbove(path)
 		case !t.recursive && ok:
 			p.rules, p.recursive = inherited.rules, true
@@ -216,7 +239,7 @@ func (l *loop) scanOne(p place, mode scanMode, now time.Time) (below []place) {
 	if n.files == nil {
 		n.files = map[string]*record{}
 	}
-	n.anchor, n.free, n.recursive, n.gen = false, p.free, p.recursive, l.gen
+	n.anchor, n.free, n.recursive, n.above, n.gen = false, p.free, p.recursive, p.rules, l.gen
 	l.nodes[p.path] = n
 	if fresh || mode == scanRecheck {
 		// Before the folder is read: what is made after that gives an event.
@@ -267,8 +290,8 @@ func (l *loop) scanOne(p place, mode scanMode, now time.Time) (below []place) {
 			}
 			if _, ok := l.tops[path]; ok {
 				child, _ := l.placeOf(path)
-				if l.watched(path) && mode != scanRecheck && l.nodes[path].recursive == child.recursive {
-					l.nodes[path].gen = l.gen
+				if n := l.nodes[path]; l.watched(path) && mode != scanRecheck && n.recursive == child.recursive && n.above == child.rules {
+					n.gen = l.gen
 				} else {
 					below = append(below, child)
 				}

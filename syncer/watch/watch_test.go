@@ -465,10 +465,16 @@ func TestExtra(t *testing.T) {
 	r.quiet()
 	r.write("api/v1/v.go", "four")
 	r.expect("api/v1/v.go")
-	r.SetExtra([]string{"api"}) // which is watched already
+	r.SetExtra([]string{"api", "."}) // which are watched already
 	r.quiet()
 	r.write("api/api.pb.go", "five")
 	r.expect("api/api.pb.go")
+	r.write("top.pb.go", "five")
+	r.expect("top.pb.go")
+	r.write("api/v1/v.go", "five")
+	r.expect("api/v1/v.go")
+	r.write("gen/other/y.go", "five")
+	r.quiet()
 }
 
 func TestNotify(t *testing.T) {
@@ -881,12 +887,12 @@ func TestTiming(t *testing.T) {
 		write(t, root+"/b.go", "two")
 		src.events <- event{path: root + "/b.go", op: opWrite}
 		expect(defaultRest, "b.go")
-		for range 20 {
+		for range 30 {
 			src.events <- event{path: root + "/b.go", op: opWrite}
-			time.Sleep(3 * time.Millisecond)
+			time.Sleep(2 * time.Millisecond)
 		}
 		begin = time.Now()
-		expect(defaultRest-3*time.Millisecond, "b.go")
+		expect(defaultRest-2*time.Millisecond, "b.go")
 
 		// With nothing to do there is no timer: time would go on by itself, and the bubble would be no deadlock but a
 		// loop.
