@@ -37,7 +37,7 @@ func main() {
 	flag.Parse()
 	if *sleep { // what -fork leaves behind
 		signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
-		select {}
+		time.Sleep(time.Hour)
 	}
 	term := make(chan os.Signal, 1)
 	if *ignore {
