@@ -392,21 +392,25 @@ func TestClusterCloseEndsReads(t *testing.T) {
 func BenchmarkClusterOpenCold(b *testing.B) {
 	r := realCluster(b)
 	r.newNamespace(b, "restricted")
-	var ready time.Duration
+	var start time.Time
+	var before time.Duration // the Deployment is applied: what is ours, and not the pod's start
+	say := r.options.Progress
+	r.options.Progress = func(m string) {
+		if strings.HasPrefix(m, "making environment") {
+			before += time.Since(start)
+		}
+		say(m)
+	}
 	for b.Loop() {
+		start = time.Now()
 		e := r.open(b, randomSpec())
 		b.StopTimer()
-		p, err := r.kube.CoreV1().Pods(e.namespace).Get(b.Context(), e.Info().Pod, metav1.GetOptions{})
-		if err != nil {
-			b.Fatal(err)
-		}
-		ready += p.Status.ContainerStatuses[0].State.Running.StartedAt.Sub(p.CreationTimestamp.Time)
 		if err := e.Delete(b.Context()); err != nil {
 			b.Fatal(err)
 		}
 		b.StartTimer()
 	}
-	b.ReportMetric(ready.Seconds()/float64(b.N), "s-in-pod/op") // whole seconds are all that Kubernetes tells
+	b.ReportMetric(float64(before.Microseconds())/1000/float64(b.N), "ms-before-apply/op")
 }
 
 func BenchmarkClusterOpenWarm(b *testing.B) {
