@@ -2,6 +2,7 @@ package delta
 
 import (
 	"bytes"
+	"math"
 	"math/bits"
 )
 
@@ -32,15 +33,21 @@ const (
 	searchCost, searchUnknown = 120, 2
 	// A block that costs more than this share of its own bits travels literally.
 	literalShare = 0.6
+	// The first shift of a segment is the best of so many that anchors suggest, in so many bytes.
+	firstTries, firstSpan = 16, 64 << 10
 	// goodCost ends a search early.
 	goodCost = 200
 	// bearable is the most that a block may cost at a place that an anchor suggests.
 	bearable = 900
 	// Shifts tried around the present one where no anchor is found, as in tables where every word changes: all up to
 	// nearFine bytes away, and every fourth up to nearCoarse.
-	nearFine, nearCoarse = 64, 1024
+	nearFine, near, far = 64, 1024, 32 << 10
+	// Before that, the shifts of the last ops are tried: where the present one is wrong, one of them may have been right.
+	recent = 16
+	// So many in a segment: enough to find every shift in what is alike, and 3 ms where nothing is.
+	maxTries = 32 << 10
 	// maxRest bounds how many lost blocks in a row go without such a search after it failed again and again.
-	maxRest = 255
+	maxRest = 63
 	// After eagerBlocks lost blocks in a row only the first probes bytes of a block are looked up: what is new is often
 	// long, and what follows it is found a block later and extended backwards.
 	eagerBlocks, probes = 8, 24
@@ -61,6 +68,8 @@ type aligner struct {
 	lost           int // blocks in a row that were searched for in vain
 	failures, rest int // searches near by in a row without a quiet stretch between; blocks to go without one
 	good           int // blocks in a row that needed no search
+	tries          int // near by, that are left
+	home, left     int // the last shift that lasted, and up to where
 }
 
 // run fills ops and fields.
@@ -74,13 +83,14 @@ func (a *aligner) run(x *Index, next []byte, start, end int) {
 	a.lost, a.good, a.failures, a.rest = 0, 0, 0, 0
 
 	shift, similar := a.firstShift()
+	a.home, a.left, a.tries = shift, start, maxTries
 	for i := start; i < end; {
 		j := min(i+blockSize, end)
 		inside := a.inside(i, j, shift)
 		if inside && bytes.Equal(next[i:j], x.old[i+shift:j+shift]) {
 			a.copy(j-i, shift)
 			i = j
-			a.good++
+			a.holds(i, shift)
 			continue
 		}
 		before, stop := len(a.fields), i
@@ -110,7 +120,7 @@ func (a *aligner) run(x *Index, next []byte, start, end int) {
 			a.lost++
 		} else {
 			a.lost = 0
-			a.good++
+			a.holds(j, shift)
 		}
 		switch {
 		case !inside || float64(cost) > literalShare*8*float64(j-i), constant(next[i:j]):
@@ -128,6 +138,14 @@ func (a *aligner) run(x *Index, next []byte, start, end int) {
 			a.copy(stop-i, shift)
 			i = stop // up to three bytes into the next block
 		}
+	}
+}
+
+// holds notes that up to i the shift needed no search.
+func (a *aligner) holds(i, shift int) {
+	if a.good++; a.good >= settled {
+		a.home, a.left = shift, i
+		a.failures, a.rest = 0, 0
 	}
 }
 
@@ -241,10 +259,13 @@ func (a *aligner) piece(i, j, shift int) {
 	a.literal(j - stop)
 }
 
+// margin is how far behind a range cost reads: up to seven bytes to a difference, and a word there.
+const margin = 12
+
 // cost estimates next[i:j] under a shift in bits; it gives up above limit.
 func (a *aligner) cost(i, j, shift, limit int) (cost int) {
 	old, next := a.x.old, a.next
-	if i+shift < 0 || j+shift+8 > len(old) || j+8 > len(next) {
+	if i+shift < 0 || j+shift+margin > len(old) || j+margin > len(next) {
 		return costAnyway
 	}
 	var seen [8]uint32
@@ -277,21 +298,44 @@ func (a *aligner) cost(i, j, shift, limit int) (cost int) {
 // firstShift looks for an anchor at the start of the segment, and ever further around it. Where there is none within
 // 1.2 MB, nothing more is searched for: other content would cost fifty times more than it takes to compress it.
 func (a *aligner) firstShift() (shift int, ok bool) {
-	for k := range 200 {
+	best, tried, seen := costAnyway, 0, 0
+	for k := 0; k < 200 && tried < firstTries; k++ {
 		for _, p := range [2]int{a.start + k*k*32, a.start - k*k*32} {
 			if p < 0 || p+anchor > len(a.next) {
 				continue
 			}
-			if _, shift, ok := a.anchors(p, p+64, len(a.next)); ok {
+			_, s, found := a.anchors(p, p+64, math.MaxInt32)
+			if !found {
+				continue
+			}
+			if ok && s == shift {
+				if seen++; seen == 2 {
+					return shift, true
+				}
+				continue
+			}
+			ok = true
+			tried++
+			// What recurs, recurs by chance too: the shift must fit elsewhere as well.
+			cost, points := 0, 0
+			for q := 0; q < firstSpan && a.start+q+blockSize < a.end; q += firstSpan / 16 {
+				cost += min(a.cost(a.start+q, a.start+q+blockSize, s, 8*blockSize), 8*blockSize)
+				points++
+			}
+			if cost < best {
+				best, shift, seen = cost, s, 0
+			}
+			if cost <= points*goodCost {
 				return shift, true
 			}
 		}
 	}
-	return 0, false
+	return shift, ok
 }
 
 // search looks for a shift that is better than the present one from somewhere in next[i:j] on, and surely up to sure.
 func (a *aligner) search(i, j, shift int) (at, sure, better int, ok bool) {
+	a.good = 0
 	probed := j
 	if a.lost >= eagerBlocks {
 		probed = min(i+probes, j)
@@ -299,15 +343,7 @@ func (a *aligner) search(i, j, shift int) (at, sure, better int, ok bool) {
 	if at, better, ok = a.anchors(i, probed, shift); ok {
 		return at, at + anchor, better, true
 	}
-	if a.good >= settled {
-		a.failures, a.rest = 0, 0
-	}
-	a.good = 0
-	if a.rest > 0 {
-		a.rest--
-		return 0, 0, 0, false
-	}
-	end := min(i+blockSize, len(a.next)-8)
+	end := min(i+blockSize, len(a.next)-margin)
 	taste := min(i+blockSize/4, end)
 	best := min(a.cost(i, end, shift, costAnyway), 8*blockSize*3/4) * 3 / 4
 	try := func(s int) {
@@ -318,12 +354,26 @@ func (a *aligner) search(i, j, shift int) (at, sure, better int, ok bool) {
 			best, better, ok = c, s, true
 		}
 	}
-	for k := 1; k <= nearCoarse && i < end; k++ {
+	for k := len(a.ops) - 1; k >= 0 && k >= len(a.ops)-recent; k-- {
+		if o := a.ops[k]; !o.literal && o.shift != shift {
+			try(o.shift)
+		}
+	}
+	if ok {
+		return i, end, better, true
+	}
+	if a.rest > 0 {
+		a.rest--
+		return 0, 0, 0, false
+	}
+	reach := min(near+i-a.left, far)
+	for k := 0; k <= reach && i < end && a.tries > 0; k++ {
+		a.tries--
 		if k > nearFine {
 			k += 3
 		}
-		try(shift + k)
-		try(shift - k)
+		try(a.home + k)
+		try(a.home - k)
 	}
 	a.failures++
 	a.rest = min(1<<min(a.failures, 16)-2, maxRest)
@@ -346,7 +396,7 @@ func (a *aligner) anchors(i, j, shift int) (at, better int, ok bool) {
 		if !found || p-i == shift {
 			continue
 		}
-		end = min(i+blockSize, len(a.next)-8)
+		end = min(i+blockSize, len(a.next)-margin)
 		c := a.cost(i, end, p-i, best)
 		if c >= best || c*2 >= a.cost(i, end, shift, 2*c) {
 			continue
@@ -384,21 +434,22 @@ func contains(s *[8]uint32, v uint32) bool {
 	return s[0] == v || s[1] == v || s[2] == v || s[3] == v || s[4] == v || s[5] == v || s[6] == v || s[7] == v
 }
 
-// diffSet is a set of differences; 0 is never one.
+// diffSet holds the differences that were met more than once: under a wrong shift, most are met only once. 0 is never one.
 type diffSet struct {
-	table [1 << 12]uint32
+	table [1 << 12]uint64 // a difference, and again where it was met more than once; 0 is a free slot
 	n     int
 }
+
+const again = 1 << 32
 
 func (s *diffSet) clear() { *s = diffSet{} }
 
 func (s *diffSet) has(d uint32) bool {
-	for k := d * 0x9E3779B1 >> 20; s.table[k] != 0; k = (k + 1) & (1<<12 - 1) {
-		if s.table[k] == d {
-			return true
+	for k := d * 0x9E3779B1 >> 20; ; k = (k + 1) & (1<<12 - 1) {
+		if v := s.table[k]; uint32(v) == d || v == 0 {
+			return v >= again
 		}
 	}
-	return false
 }
 
 func (s *diffSet) add(d uint32) {
@@ -406,9 +457,13 @@ func (s *diffSet) add(d uint32) {
 		s.clear()
 	}
 	k := d * 0x9E3779B1 >> 20
-	for s.table[k] != 0 {
+	for s.table[k] != 0 && uint32(s.table[k]) != d {
 		k = (k + 1) & (1<<12 - 1)
 	}
-	s.table[k] = d
-	s.n++
+	if s.table[k] == 0 {
+		s.table[k] = uint64(d)
+		s.n++
+		return
+	}
+	s.table[k] |= again
 }
