@@ -298,7 +298,7 @@ func (l *loop) tick(now time.Time) {
 	}
 	if now.Sub(first) >= lockCap {
 		for r := range l.repos {
-			r.giveUp()
+			r.giveUp() // nothing if there is no lock any more
 		}
 	}
 	for _, dir := range slices.Sorted(maps.Keys(l.unruly)) { // parents first

@@ -21,7 +21,9 @@ const (
 	few       = 8                     // paths: up to here a burst is a person's save, beyond it a program's
 	restGone  = 50 * time.Millisecond // twice the worst case measured
 	restLock  = 50 * time.Millisecond // after git: all has been written, but perhaps not all of it has arrived here
-	lockCap   = 5 * time.Second
+	lockCap   = 5 * time.Second  // how long a lock is waited for,
+	lockMost  = 30 * time.Second // and how long if files are still being written,
+	lockBusy  = time.Second      // which is to say that the last event was no longer ago than this
 	lockEvery = 5 * time.Millisecond
 )
 
@@ -107,7 +109,7 @@ func (s *settler) check(now time.Time, locked, unfinished func() bool) bool {
 	}
 	if s.lock != lockReleased {
 		switch {
-		case now.Before(s.first.Add(lockCap)) && locked():
+		case s.mayWait(now) && locked():
 			s.lock, s.until = lockSeen, now.Add(lockEvery)
 			return false
 		case s.lock == lockSeen:
@@ -126,6 +128,12 @@ func (s *settler) check(now time.Time, locked, unfinished func() bool) bool {
 		}
 	}
 	return true
+}
+
+// mayWait says whether a lock is to be waited for. A machine that is slow or a work tree that is large may keep git busy
+// for long; a lock that was left behind comes without more events.
+func (s *settler) mayWait(now time.Time) bool {
+	return now.Before(s.first.Add(lockCap)) || now.Before(s.last.Add(lockBusy)) && now.Before(s.first.Add(lockMost))
 }
 
 // take ends the burst and returns it.
