@@ -4,8 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"reflect"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -36,10 +36,11 @@ func (l *loop) report() {
 			Hint: "put it back; it is watched again as soon as it is there",
 		})
 	}
-	if reflect.DeepEqual(ps, l.problems) {
+	same := slices.EqualFunc(ps, l.told, func(a, b *api.Problem) bool { return a.Code == b.Code })
+	if same && polled <= 2*l.polled { // not anew for every folder that is made
 		return
 	}
-	l.problems = ps
+	l.told, l.polled = ps, polled
 	for _, p := range ps {
 		l.log.Warn(p.Message, "code", p.Code, "hint", p.Hint)
 	}
@@ -48,27 +49,28 @@ func (l *loop) report() {
 	}
 }
 
+const instead = "looked at about once a second instead of being watched"
+
 func limitProblem(err error, polled, all int, sysctl func(string) int) *api.Problem {
 	p := &api.Problem{
 		Code: CodeWatchLimit, Severity: api.SeverityWarning,
-		Message: fmt.Sprintf("%d of %d folders cannot be watched (%v) and are looked at about once a second instead", polled, all, err),
+		Message: fmt.Sprintf("%d of %d folders cannot be watched (%v): they are %s", polled, all, err, instead),
 		Hint:    "add what need not be watched to .gitignore",
 	}
 	const name = "fs.inotify.max_user_watches"
 	switch {
 	case errors.Is(err, syscall.ENOSPC) && runtime.GOOS == "linux":
-		p.Message = fmt.Sprintf("fs.inotify.max_user_watches%s is used up: %d of %d folders are looked at about once a second instead of being watched",
-			value(sysctl(name)), polled, all)
+		p.Message = fmt.Sprintf("%s%s is used up: %d of %d folders are %s", name, value(sysctl(name)), polled, all, instead)
 		p.Hint = raise(name, sysctl(name), 524288)
 	case errors.Is(err, syscall.EMFILE):
-		p.Message = fmt.Sprintf("the limit of open files is used up: %d of %d folders are looked at about once a second instead of being watched", polled, all)
+		p.Message = fmt.Sprintf("the limit of open files is used up: %d of %d folders are %s", polled, all, instead)
 		p.Hint = "raise it with: ulimit -n 65536; or add what need not be watched to .gitignore"
 	}
 	return p
 }
 
 func instancesProblem(err error, sysctl func(string) int) *api.Problem {
-	const instead = "all folders are looked at about once a second instead of being watched"
+	const instead = "all folders are " + instead
 	const name = "fs.inotify.max_user_instances"
 	if errors.Is(err, syscall.EMFILE) && runtime.GOOS == "linux" && canOpen() {
 		return &api.Problem{
@@ -103,7 +105,8 @@ func value(n int) string {
 }
 
 func raise(name string, now, least int) string {
-	return fmt.Sprintf("raise it with: sudo sysctl -w %s=%d (and put the same into /etc/sysctl.d to keep it)", name, max(least, 2*now))
+	return fmt.Sprintf("raise it with: sudo sysctl -w %s=%d (and put the same into /etc/sysctl.d to keep it)",
+		name, max(least, 2*now))
 }
 
 // sysctl reads a kernel setting; 0 if there is none.

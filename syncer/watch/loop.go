@@ -48,8 +48,9 @@ type loop struct {
 	next      Change    // made from these three
 	sent      time.Time // when a change was last received
 
-	hasher   hasher
-	problems []*api.Problem
+	hasher hasher
+	told   []*api.Problem // what Options.Problems was given last,
+	polled int            // and the number of polled folders that it spoke of
 }
 
 // top is a folder that is watched for its own sake.
@@ -220,6 +221,7 @@ func (l *loop) reset() {
 			delete(l.loose, path)
 		}
 	}
+	l.learn()
 }
 
 // event deals with one event. It does as little as possible: what a file contains is looked at when the burst is over.
@@ -346,7 +348,8 @@ func (l *loop) unfinished() bool {
 			continue
 		}
 		st, err := os.Stat(path)
-		if errors.Is(err, fs.ErrNotExist) || err == nil && st.Mode().IsRegular() && st.Size() == 0 && (rec == nil || rec.size > 0) {
+		if errors.Is(err, fs.ErrNotExist) ||
+			err == nil && st.Mode().IsRegular() && st.Size() == 0 && (rec == nil || rec.size > 0) {
 			return true
 		}
 	}
@@ -390,7 +393,9 @@ func (l *loop) handleNotes(notes []note) {
 		if burst && span.first.Before(first) {
 			first = span.first
 		}
-		l.settle.remove(n.path)
+		if filepath.Base(n.path) != ".gitignore" { // which has more to it than its content
+			l.settle.remove(n.path)
+		}
 		// The span is not given: what was in the file before the save is of no interest.
 		switch l.compare(n.path, spanOf(n.at)) {
 		case fileChanged:

@@ -103,6 +103,9 @@ func (l *loop) compare(path string, s span) outcome {
 		return fileSame
 	}
 	rec, _, err := l.hasher.read(path, maxHash)
+	if st, lerr := os.Lstat(path); err != nil && old == nil && lerr == nil && st.Mode()&fs.ModeSymlink != 0 {
+		return fileSame // a link that leads to no file, as it did before
+	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, errNotFile), errors.Is(err, errNotDir):
 		l.store(path, nil, false)

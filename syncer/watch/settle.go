@@ -21,9 +21,9 @@ const (
 	few       = 8                     // paths: up to here a burst is a person's save, beyond it a program's
 	restGone  = 50 * time.Millisecond // twice the worst case measured
 	restLock  = 50 * time.Millisecond // after git: all has been written, but perhaps not all of it has arrived here
-	lockCap   = 5 * time.Second  // how long a lock is waited for,
-	lockMost  = 30 * time.Second // and how long if files are still being written,
-	lockBusy  = time.Second      // which is to say that the last event was no longer ago than this
+	lockCap   = 5 * time.Second       // how long a lock is waited for,
+	lockMost  = 30 * time.Second      // and how long if files are still being written,
+	lockBusy  = time.Second           // which is to say that the last event was no longer ago than this
 	lockEvery = 5 * time.Millisecond
 )
 
@@ -58,7 +58,9 @@ func (s *settler) add(path string, now time.Time) {
 	if len(s.paths) == 0 {
 		s.first = now
 	}
-	s.last = now
+	if now.After(s.last) { // what a scan finds may come before older events
+		s.last = now
+	}
 	if s.lock != lockSeen {
 		s.until = time.Time{} // what was looked at has changed: look again after the ordinary rest
 	}

@@ -30,7 +30,9 @@ import (
 // Options say what is watched.
 type Options struct {
 	// Root is the workspace's folder. All below it is watched, except what .gitignore files, the repository's
-	// info/exclude and the user's own excludes file name, and the folders of version control systems.
+	// info/exclude and the user's own excludes file name, and the folders of version control systems. Links are not
+	// followed. All paths are to be spelled by way of the same links, if any: a folder that is named twice is reported
+	// under one of its names.
 	Root string
 	// Extra lists folders that are watched although they are ignored or outside Root: generated code, replaced modules.
 	// The files of such a folder are never ignored. "dir" stands for that folder alone, "dir/..." for all below it too,

@@ -344,6 +344,7 @@ func TestFolders(t *testing.T) {
 		must(t, os.Symlink("x.go", r.path("one/sub/link.go")))
 		must(t, os.Symlink("nowhere", r.path("one/sub/broken.go")))
 		r.expect("one/sub/link.go")
+		must(t, os.Remove(r.path("one/sub/broken.go")))
 		write(t, elsewhere+"/x.go", "unseen")
 		r.quiet()
 	})
