@@ -100,7 +100,7 @@ type ListeningEvent struct {
 type ReadyEvent struct {
 	Header
 	URL string `json:"url"`
-	MS  int64  `json:"ms"` // since the save that led to it (since the start of the run for the first)
+	MS  int64  `json:"ms"` // since the save that led to it (since the start of the run for the first); 0 if it only is back after a loss
 }
 
 // LogEvent is one line that the service wrote, without its end of line.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"fairlead.dev/api"
@@ -63,11 +64,13 @@ type Session struct {
 
 	envReady chan struct{} // closed when env or its error is there
 	env      bridge.Environment
+	stopping atomic.Bool // it is being removed
 
 	mu    sync.Mutex
 	proc  api.Process // what the settings say now
 	saved map[api.Generation]time.Time
 	ready map[api.Generation]string // the URL that was told
+	again map[api.Generation]bool   // it was ready before, under a former supervisor
 }
 
 // NewSession prepares a session.
@@ -85,7 +88,7 @@ func NewSession(cfg Config) (*Session, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Session{cfg: cfg, proc: cfg.Process, keep: &keeper{recs: cfg.Records, rec: rec}, envReady: make(chan struct{}),
-		saved: map[api.Generation]time.Time{}, ready: map[api.Generation]string{}}
+		saved: map[api.Generation]time.Time{}, ready: map[api.Generation]string{}, again: map[api.Generation]bool{}}
 	s.conn = bridge.New(bridge.Options{Dial: s.dial, Token: rec.Token, Name: rec.Agent, TakeOver: cfg.TakeOver, Keep: cfg.Keep, OnState: s.connState})
 	s.builds = &builds{svc: cfg.Service, cfg: cfg.Build, out: filepath.Join(cfg.Records.Folder(cfg.Spec.Name), fmt.Sprintf("out-%d", os.Getpid()))}
 	s.loop = syncer.New(syncer.Config{
@@ -121,25 +124,19 @@ func (s *Session) Run(ctx context.Context) error {
 	defer cancel(nil)
 	var wg sync.WaitGroup
 	defer s.tun.wait()
-	defer wg.Wait()
-	defer cancel(nil)
 	fail := func(err error) {
 		if err != nil && ctx.Err() == nil {
 			cancel(err)
 		}
 	}
 	s.tell("finding", "")
-	opened := make(chan struct{})
-	wg.Go(func() {
-		defer close(opened)
-		fail(s.openEnvironment(ctx))
-	})
+	wg.Go(func() { fail(s.openEnvironment(ctx)) })
 	wg.Go(func() { fail(ended(ctx, s.conn.Run(ctx))) })
 	wg.Go(func() { s.follow(ctx) })
 	wg.Go(func() { fail(ended(ctx, s.watch(ctx))) })
 	wg.Go(func() { s.loop.Run(ctx) })
 	<-ctx.Done()
-	<-opened
+	wg.Wait() // nobody builds, ships or writes the record any more while close removes them
 	err := context.Cause(ctx)
 	if errors.Is(err, context.Canceled) {
 		err = nil
@@ -156,7 +153,7 @@ func ended(ctx context.Context, err error) error {
 }
 
 func (s *Session) openEnvironment(ctx context.Context) error {
-	env, err := s.cfg.Open(ctx, s.cfg.Spec, func(msg string) { s.tell("creating", msg) })
+	env, err := s.cfg.Open(ctx, s.cfg.Spec, s.progress)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil
@@ -172,6 +169,20 @@ func (s *Session) openEnvironment(ctx context.Context) error {
 		s.loop.Changed(syncer.Change{Build: true, Saved: time.Now()})
 	}
 	return nil
+}
+
+// progress tells what the provider is doing: it makes the environment, waits for it to be back, or removes it.
+func (s *Session) progress(msg string) {
+	state := "creating"
+	select {
+	case <-s.envReady:
+		state = "connecting"
+	default:
+	}
+	if s.stopping.Load() {
+		state = "stopping"
+	}
+	s.tell(state, msg)
 }
 
 // environment waits until there is one.
@@ -198,6 +209,7 @@ func (s *Session) close(why error) error {
 	select {
 	case <-s.envReady:
 	default:
+		os.Remove(s.cfg.Records.Folder(s.cfg.Spec.Name)) // if nothing else is in it
 		return nil
 	}
 	defer s.env.Close()
@@ -209,6 +221,7 @@ func (s *Session) close(why error) error {
 	if s.cfg.Keep {
 		return nil
 	}
+	s.stopping.Store(true)
 	s.tell("stopping", "")
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
@@ -223,6 +236,9 @@ func (s *Session) connState(connected bool, err error) {
 	switch {
 	case connected:
 		s.sweep()
+		if err := s.keep.change(func(r *Record) { r.Environment = s.env.Info() }); err != nil { // the pod may be another one
+			s.cfg.Logger.Warn("the record was not written", "err", err)
+		}
 		s.tell("connected", "")
 		s.loop.Resync()
 	case err != nil:
@@ -298,6 +314,7 @@ func (s *Session) shipping(g api.Generation, saved time.Time) {
 		if old+16 < g {
 			delete(s.saved, old)
 			delete(s.ready, old)
+			delete(s.again, old)
 		}
 	}
 	s.mu.Unlock()
@@ -322,6 +339,9 @@ func (s *Session) follow(ctx context.Context) {
 		case epoch == "" && s.env.Info().Resumed:
 			epoch, after = st.Epoch, st.Seq // what an earlier agent has shown is not shown again
 		case epoch != st.Epoch:
+			if epoch != "" {
+				s.anew()
+			}
 			epoch, after = st.Epoch, 0
 		}
 		s.conn.Events(ctx, epoch, after, func(e api.Event) error {
@@ -330,6 +350,16 @@ func (s *Session) follow(ctx context.Context) {
 			return nil
 		})
 	}
+}
+
+// anew makes what was ready be told again: another supervisor runs it now.
+func (s *Session) anew() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for g := range s.ready {
+		s.again[g] = true
+	}
+	clear(s.ready)
 }
 
 func pause(ctx context.Context, d time.Duration) error {
@@ -366,6 +396,9 @@ func (s *Session) podEvent(ctx context.Context, e api.Event) {
 	news := !was || told != url
 	s.ready[l.Generation] = url
 	saved := s.saved[l.Generation]
+	if s.again[l.Generation] { // no save led to it
+		saved = time.Time{}
+	}
 	s.mu.Unlock()
 	if !news {
 		return

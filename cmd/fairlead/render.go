@@ -53,7 +53,7 @@ func (r *textRenderer) show(e api.Event) {
 	switch e := e.(type) {
 	case *api.EnvironmentEvent:
 		switch e.State {
-		case "creating":
+		case "creating", "connecting":
 			r.say("%s", clean(e.Reason))
 		case "connected":
 			where := e.Provider
@@ -64,7 +64,10 @@ func (r *textRenderer) show(e api.Event) {
 		case "lost":
 			r.say("%s %s; trying again", r.paint("33", "disconnected:"), clean(e.Reason))
 		case "stopping":
-			r.say("removing the environment")
+			if e.Reason == "" {
+				e.Reason = "removing the environment"
+			}
+			r.say("%s", clean(e.Reason))
 		case "deleted":
 			r.say("removed")
 		}
@@ -93,6 +96,10 @@ func (r *textRenderer) show(e api.Event) {
 			r.say("%s %s; the next save starts it again", r.paint("31", "down:"), clean(e.Reason))
 		}
 	case *api.ReadyEvent:
+		if e.URL != "" && e.MS == 0 {
+			r.say("%s %s runs generation %d again", r.paint("32", "live:"), e.URL, e.Generation)
+			return
+		}
 		if e.URL == "" {
 			r.say("%s generation %d runs, and listens on no port", r.paint("32", "live:"), e.Generation)
 			return
