@@ -248,7 +248,7 @@ func (h *handler) attach(w http.ResponseWriter, r *http.Request) {
 	}()
 	select {
 	case why := <-lost:
-		json.NewEncoder(conn).Encode(&api.Problem{Code: api.CodeTakenOver, Message: why})
+		json.NewEncoder(conn).Encode(&api.Problem{Code: api.CodeTakenOver, Message: why, Hint: "take it back with fairlead run --take-over"})
 		conn.Close()
 		<-gone
 	case <-gone:
