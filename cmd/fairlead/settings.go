@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"time"
 
 	"fairlead.dev/api"
@@ -57,7 +58,11 @@ func loadSettings(dir, service string, o runOptions) (choice, error) {
 		}
 	}
 	if len(wrong) > 0 {
-		return choice{}, errors.Join(wrong...)
+		err := errors.Join(wrong...)
+		if len(problems) == 1 && problems[0].File == "" && strings.HasPrefix(problems[0].Message, "--") { // a flag's value
+			err = &usageError{err}
+		}
+		return choice{}, err
 	}
 	c := choice{service: l.Service, services: l.Services, files: []string{filepath.Join(l.Root, settings.FileName)}, on: l.On, name: l.Name, main: l.Main, root: l.Root, ignored: watch.Matcher(l.Watch.Ignore), rest: l.Watch.Rest}
 	c.process = api.Process{Args: l.Args, Env: pairs(l.Env), Dir: l.Dir, Port: l.Port, Hosts: l.Hosts, Grace: l.Grace}
