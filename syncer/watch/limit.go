@@ -22,6 +22,9 @@ const (
 
 // report tells the caller what stands in the way, if that has changed.
 func (l *loop) report() {
+	if l.ctx.Err() != nil {
+		return // a first look that was cut short has found nothing, which would read as a folder that is gone
+	}
 	var ps []*api.Problem
 	polled := l.poll.len()
 	switch {
