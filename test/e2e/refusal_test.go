@@ -2,9 +2,12 @@ package e2e
 
 import (
 	"net"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -52,7 +55,6 @@ func TestRefusalsOfInput(t *testing.T) {
 		{name: "no such main", files: map[string]string{"go.mod": mod, "a.go": main}, args: []string{"run", "--main", "./cmd/c", "{dir}"}, code: 1, want: []string{"cmd/c"}},
 		{name: "newer Go", files: map[string]string{"go.mod": "module example.com/x\n\ngo 1.99\n", "a.go": main}, args: []string{"run", "{dir}"}, code: 1, want: []string{"1.99"}},
 		{name: "broken go.mod", files: map[string]string{"go.mod": "modul x\n", "a.go": main}, args: []string{"run", "{dir}"}, code: 1, want: []string{"go.mod"}},
-		{name: "no toolchain", files: map[string]string{"go.mod": mod, "a.go": main}, args: []string{"run", "{dir}"}, env: []string{"PATH=/nowhere"}, code: 1, want: []string{"go"}},
 		{name: "unknown flag", args: []string{"run", "--frobnicate"}, code: 2, want: []string{"--frobnicate"}},
 		{name: "flag without value", args: []string{"run", "--on"}, code: 2, want: []string{"--on"}},
 		{name: "unknown command", args: []string{"frobnicate"}, code: 2, want: []string{"frobnicate"}},
@@ -174,5 +176,29 @@ func TestRefusalInJSON(t *testing.T) {
 	}
 	a.wait(t, "the problem", isProblem("no-context"))
 	wantErrorAndHint(t, a.stderr())
+	p.wantNothing(t)
+}
+
+// Without Go there is nothing to build with. Fairlead looks for it beside the PATH too, so it is hidden by a mount.
+func TestRefusalWithoutGo(t *testing.T) {
+	if os.Getuid() != 0 {
+		skip(t, "hiding the Go toolchain takes root")
+	}
+	p := newLocal(t)
+	s := newTiny(t, "v1")
+	script := "for d in /usr/local/go /usr/lib/go; do [ ! -d $d ] || mount -t tmpfs none $d || exit 99; done; PATH=/nowhere exec " + fairlead + " run " + s.dir
+	cmd := exec.Command("unshare", "-m", "sh", "-c", script)
+	cmd.Env = append(append([]string{}, p.m.env...), "GOROOT=")
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	kill := time.AfterFunc(patience, func() { cmd.Process.Kill() })
+	defer kill.Stop()
+	if cmd.Run(); cmd.ProcessState.ExitCode() != 1 {
+		t.Errorf("exit %d", cmd.ProcessState.ExitCode())
+	}
+	wantErrorAndHint(t, stderr.String())
+	if !strings.Contains(stderr.String(), "install Go") {
+		t.Error(stderr.String())
+	}
 	p.wantNothing(t)
 }
