@@ -39,11 +39,12 @@ const (
 	goodCost = 200
 	// bearable is the most that a block may cost at a place that an anchor suggests.
 	bearable = 900
-	// Shifts tried around the present one where no anchor is found, as in tables where every word changes: all up to
-	// nearFine bytes away, and every fourth up to nearCoarse.
-	nearFine, near, far = 64, 1024, 32 << 10
-	// Before that, the shifts of the last ops are tried: where the present one is wrong, one of them may have been right.
+	// Where there is no anchor, as in tables where every word changes, the shifts of the last ops are tried: where the
+	// present one is wrong, one of them may have been right.
 	recent = 16
+	// Then those around the last one that lasted: all up to nearFine bytes away, and every fourth up to near bytes away
+	// plus as many as have been passed since, for what was put in there, but not more than far.
+	nearFine, near, far = 64, 1024, 4 << 10
 	// So many in a segment: enough to find every shift in what is alike, and 3 ms where nothing is.
 	maxTries = 32 << 10
 	// maxRest bounds how many lost blocks in a row go without such a search after it failed again and again.
@@ -106,7 +107,7 @@ func (a *aligner) run(x *Index, next []byte, start, end int) {
 				if cut >= i {
 					a.piece(i, cut, shift)
 				} else {
-					a.ops[len(a.ops)-1].n -= i - cut
+					a.takeBack(i - cut)
 				}
 				shift = better
 				i = cut
@@ -296,7 +297,7 @@ func (a *aligner) cost(i, j, shift, limit int) (cost int) {
 }
 
 // firstShift looks for an anchor at the start of the segment, and ever further around it. Where there is none within
-// 1.2 MB, nothing more is searched for: other content would cost fifty times more than it takes to compress it.
+// 1.2 MB, nothing more is searched for: in what has nothing in common with old, that would take many times longer than all the rest.
 func (a *aligner) firstShift() (shift int, ok bool) {
 	best, tried, seen := costAnyway, 0, 0
 	for k := 0; k < 200 && tried < firstTries; k++ {
@@ -386,6 +387,14 @@ func (a *aligner) giveBack(i int) int {
 		return i - a.ops[l].n
 	}
 	return i
+}
+
+// takeBack shortens the literal op that is the last.
+func (a *aligner) takeBack(n int) {
+	l := len(a.ops) - 1
+	if a.ops[l].n -= n; a.ops[l].n == 0 {
+		a.ops = a.ops[:l]
+	}
 }
 
 // anchors looks for pieces of old that begin in next[i:j].

@@ -11,9 +11,10 @@ import (
 )
 
 // Apply reads a patch and writes the new content, of at most maxSize bytes. It reads to the end of the patch and not
-// beyond. Whatever the patch is, Apply does not read outside old and does not need more than some 4 MB a core, for patches
-// that Diff made, or 20 MB for any. Errors are ErrFormat, ErrBase, the writer's, the reader's or the context's; some of
-// the content may have been written by then. A context's end is seen between two reads: close the patch to end a read.
+// beyond. Whatever the patch is, Apply does not read outside old, and needs no more than 3 MB for each of up to four cores
+// and 6 MB on top; half of it for what Diff makes. Errors are ErrFormat, ErrBase, the writer's, the reader's or the
+// context's; some of the content may have been written by then. A context's end is seen between two reads: close the patch
+// to end a read.
 //
 // Each segment has a checksum; whether the whole is what was meant is for the caller to verify.
 func Apply(ctx context.Context, w io.Writer, patch io.Reader, old []byte, maxSize int64) error {

@@ -39,7 +39,7 @@ const (
 	segmentHeader = 8
 
 	// segmentSize balances: smaller starts the pod earlier and spreads better over cores, larger learns more before it
-	// has to forget. Patches grow by 2 % from 2 MB to 1 MB and by 5 % to 512 KB.
+	// has to forget.
 	segmentSize = 1 << 20
 	// maxSegmentSize bounds what a patch can make Apply allocate.
 	maxSegmentSize = segmentSize
