@@ -297,7 +297,7 @@ func (a *aligner) cost(i, j, shift, limit int) (cost int) {
 }
 
 // firstShift looks for an anchor at the start of the segment, and ever further around it. Where there is none within
-// 1.2 MB, nothing more is searched for: in what has nothing in common with old, that would take many times longer than all the rest.
+// 1.2 MB, nothing more is searched for: in what has nothing in common with old, that would take longer than all the rest.
 func (a *aligner) firstShift() (shift int, ok bool) {
 	best, tried, seen := costAnyway, 0, 0
 	for k := 0; k < 200 && tried < firstTries; k++ {

@@ -35,7 +35,7 @@ func NewIndex(old []byte) *Index {
 		bits++
 	}
 	x := &Index{old: old, sum: checksum(old), table: make([]uint32, 1<<bits), shift: 64 - bits}
-	for i := 0; i+anchor <= len(old) && i < math.MaxUint32; i += anchorStep {
+	for i := 0; i+anchor <= len(old) && uint64(i) < math.MaxUint32; i += anchorStep {
 		a, b, c := load64(old, i), load64(old, i+8), load64(old, i+16)
 		if a == b && b == c {
 			continue // padding: it is everywhere, and says nothing of where it is
