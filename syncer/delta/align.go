@@ -2,7 +2,6 @@ package delta
 
 import (
 	"bytes"
-	"math"
 	"math/bits"
 )
 
@@ -24,6 +23,8 @@ const (
 	costField   = 7  // a field whose difference was met before
 	costUnknown = 24 // what a difference costs the first time, on top
 	costAnyway  = 1 << 30
+
+	nowhere = 1 << 30 // a shift out of all content, on 32-bit machines too
 )
 
 const (
@@ -305,7 +306,7 @@ func (a *aligner) firstShift() (shift int, ok bool) {
 			if p < 0 || p+anchor > len(a.next) {
 				continue
 			}
-			_, s, found := a.anchors(p, p+64, math.MaxInt32)
+			_, s, found := a.anchors(p, p+64, nowhere)
 			if !found {
 				continue
 			}
