@@ -27,10 +27,15 @@ type Problem struct {
 	Missing []Digest `json:"missing,omitempty"`
 }
 
-// Error returns the message, with its place in front where it has one.
+// Error returns the message, with its place in front as far as it has one.
 func (p *Problem) Error() string {
-	if p.File == "" {
+	switch {
+	case p.File == "":
 		return p.Message
+	case p.Line == 0:
+		return p.File + ": " + p.Message
+	case p.Column == 0:
+		return p.File + ":" + strconv.Itoa(p.Line) + ": " + p.Message
 	}
 	return p.File + ":" + strconv.Itoa(p.Line) + ":" + strconv.Itoa(p.Column) + ": " + p.Message
 }

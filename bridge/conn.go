@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -178,7 +179,7 @@ func (c *Conn) once(ctx context.Context, connected func()) error {
 	c.mu.Unlock()
 	if why == nil {
 		if why = first.why(); why == nil {
-			why = errors.New("the connection ended")
+			why = errors.New("the other end is gone: the pod is being replaced, or its supervisor has ended")
 		}
 	}
 	return why
@@ -218,7 +219,13 @@ func (f *firstError) Write(b []byte) (int, error) {
 }
 
 func (f *firstError) note(err error) {
-	if err == nil || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe) {
+	// These say that it ended, not why; a unix socket is reset when its listener's process dies.
+	for _, quiet := range []error{io.EOF, net.ErrClosed, io.ErrClosedPipe, syscall.ECONNRESET, syscall.EPIPE} {
+		if errors.Is(err, quiet) {
+			return
+		}
+	}
+	if err == nil {
 		return
 	}
 	f.mu.Lock()

@@ -36,7 +36,12 @@ func (c *client) explain(act string, err error) error {
 		return err
 	}
 	text := oneLine(err.Error())
+	var sent *url.Error
 	switch {
+	case errors.Is(err, context.DeadlineExceeded) && !errors.As(err, &sent):
+		// Our own limit, not an unanswered request: the cluster is slow to do what it was asked.
+		return &api.Problem{Code: "cluster-slow", Message: act + ": the cluster has not done it in the time that was given",
+			Hint: "it may still do it: see fairlead status, and repeat the command"}
 	case strings.Contains(text, "getting credentials:"):
 		return &api.Problem{Code: "unauthorized", Message: fmt.Sprintf("%s: context %q: %s", act, c.context, text),
 			Hint: "log in to the cluster again; the kubeconfig names the program that should give the credentials"}
@@ -50,9 +55,8 @@ func (c *client) explain(act string, err error) error {
 		return &api.Problem{Code: "refused", Message: act + ": " + text, Hint: "the cluster's own policy refused it; its administrators can tell what it asks for"}
 	case apierrors.IsServiceUnavailable(err), apierrors.IsServerTimeout(err), apierrors.IsTimeout(err), apierrors.IsTooManyRequests(err),
 		errors.Is(err, context.DeadlineExceeded), isNetwork(err):
-		var u *url.Error
-		if errors.As(err, &u) {
-			text = oneLine(u.Err.Error())
+		if errors.As(err, &sent) {
+			text = oneLine(sent.Err.Error())
 		}
 		return &api.Problem{Code: codeUnreachable, Message: fmt.Sprintf("%s: the API server at %s cannot be reached: %s", act, c.server, text),
 			Hint: fmt.Sprintf("is the cluster of context %q running, and the VPN up? Another context is chosen with --context", c.context)}

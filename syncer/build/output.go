@@ -465,6 +465,8 @@ func classify(m message, dirOf func(string) string) {
 	case has(": signal: killed"):
 		m.Code = "build-killed"
 		hint("the system ended the compiler, most likely for want of memory: close something, or build with -p=1")
+	case strings.HasSuffix(m.File, "go.mod"), strings.HasSuffix(m.File, "go.work"):
+		hint("correct this line: `go help mod edit` and `go help work` tell what the file may hold")
 	case has("dial tcp", "module lookup disabled", "unrecognized import path", "could not read Username", "i/o timeout", "410 Gone", "404 Not Found"):
 		m.Code = "module-download"
 		hint("see that the network and GOPROXY (GOPRIVATE for a private module) are right, then run `go mod download`")
