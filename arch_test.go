@@ -32,8 +32,8 @@ var edges = map[string][]string{
 	"cmd/fairlead":                  {"api", "bridge", "bridge/kube", "bridge/local", "bridge/payload", "server", "server/settings", "syncer", "syncer/build", "syncer/watch"},
 	"cmd/fairlead-pod":              {"api", "bridge", "syncer/supervisor", "syncer/supervisor/delve"},
 	"test/bench/edit":               {"api"},
-	"test/bench/watch":              {"syncer/watch"},
-	"test/e2e":                      {},
+	"test/demo":                     {"api"},
+	"test/run":                      {},
 	"cmd/fairlead-pod/without/ebpf": {},
 }
 
