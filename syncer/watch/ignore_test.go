@@ -151,7 +151,7 @@ func FuzzIgnore(f *testing.F) {
 	f.Add(strings.Repeat("**/", 30)+"x\n"+strings.Repeat("*a", 30), strings.Repeat("a/", 60)+strings.Repeat("a", 60))
 	f.Fuzz(func(t *testing.T, file, path string) {
 		if path == "" || strings.Contains(path, "//") || strings.HasPrefix(path, "/") || strings.HasSuffix(path, "/") {
-			t.Skip()
+			return
 		}
 		ps := parsePatterns(file)
 		r := &rules{base: "/w", patterns: ps}
