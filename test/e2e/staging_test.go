@@ -1,0 +1,332 @@
+package e2e
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"fairlead.dev/api"
+)
+
+// A service that runs in staging: the environment is made after it, beside it, and does it no harm.
+func TestStagingTemplate(t *testing.T) {
+	p := newKube(t)
+	s := newTiny(t, "v1")
+	p.stage(t, p.c.push(t, s, "e2e-staging:"+p.ns))
+	staging := p.stagingPod(t)
+	p.wantEndpoints(t, staging.Status.PodIP)
+
+	a := p.run(t, s.dir)
+	a.live(t, "v1")
+	if e := a.wait2(t); e.Template != p.ns+"/tiny" {
+		t.Errorf("template %q, want %s/tiny", e.Template, p.ns)
+	}
+	check := func() {
+		t.Helper()
+		for path, want := range map[string]string{
+			"/args": "-port 8090 -drain 10ms", "/env?name=LITERAL": "of the Deployment", "/env?name=FROM_MAP": "of the ConfigMap", "/env?name=DRAIN": "10ms",
+		} {
+			if got, err := get(a.url(t) + path); err != nil || got != want {
+				t.Errorf("%s: %q (%v), want %q", path, got, err, want)
+			}
+		}
+		eventually(t, "the environment's pod is ready", func() error {
+			for _, c := range p.c.pod(t, p.ns).Status.Conditions {
+				if c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue {
+					return nil
+				}
+			}
+			return fmt.Errorf("%+v", p.c.pod(t, p.ns).Status.Conditions)
+		})
+	}
+	check()
+	for i := range 5 {
+		v := fmt.Sprintf("v%d", i+2)
+		s.edit(t, v)
+		a.live(t, v)
+	}
+	st := a.running(t, "v6")
+	if !slices.ContainsFunc(st.Ports, func(p api.Port) bool { return p.Port == 8090 && p.Main }) {
+		t.Errorf("ports %+v", st.Ports)
+	}
+	check()
+	p.wantRestarts(t, 0)
+	ours := p.c.pod(t, p.ns)
+	if ours.Spec.ServiceAccountName != "tiny" {
+		t.Errorf("service account %q", ours.Spec.ServiceAccountName)
+	}
+	main := ours.Spec.Containers[0]
+	if sc := main.SecurityContext; sc == nil || sc.ReadOnlyRootFilesystem == nil || !*sc.ReadOnlyRootFilesystem {
+		t.Errorf("security context %+v", sc)
+	}
+	if main.ReadinessProbe == nil || main.LivenessProbe == nil {
+		t.Error("the probes are gone")
+	}
+	p.wantEndpoints(t, staging.Status.PodIP)
+
+	if code := a.interrupt(t); code != 0 {
+		t.Errorf("exit %d\n%s", code, a.stderr())
+	}
+	p.wantNothing(t)
+	now := p.stagingPod(t)
+	if now.UID != staging.UID || now.Status.ContainerStatuses[0].RestartCount != 0 {
+		t.Errorf("the staging pod is %s with %d restarts, was %s", now.UID, now.Status.ContainerStatuses[0].RestartCount, staging.UID)
+	}
+	p.wantEndpoints(t, staging.Status.PodIP)
+}
+
+// push builds a service, and pushes an image of nothing else.
+func (c *cluster) push(t testing.TB, s *service, as string) string {
+	t.Helper()
+	bin := filepath.Join(t.TempDir(), "tiny")
+	cmd := exec.Command("go", "build", "-o", bin, ".")
+	cmd.Dir, cmd.Env = s.dir, append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	b, err := os.ReadFile(bin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var files bytes.Buffer
+	w := tar.NewWriter(&files)
+	if err := w.WriteHeader(&tar.Header{Name: "tiny", Mode: 0o755, Size: int64(len(b)), Typeflag: tar.TypeReg}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(b); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(files.Bytes())), nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := mutate.AppendLayers(empty.Image, layer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if img, err = mutate.ConfigFile(img, &v1.ConfigFile{OS: "linux", Architecture: runtime.GOARCH,
+		RootFS: v1.RootFS{Type: "layers", DiffIDs: diffIDs(t, img)}, Config: v1.Config{Entrypoint: []string{"/tiny"}}}); err != nil {
+		t.Fatal(err)
+	}
+	ref, err := name.ParseReference(c.registry + "/" + as)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := remote.Write(ref, img, remote.WithContext(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	return ref.String()
+}
+
+func diffIDs(t testing.TB, img v1.Image) []v1.Hash {
+	t.Helper()
+	f, err := img.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f.RootFS.DiffIDs
+}
+
+// stage deploys the service as a staging environment has it, and waits until it is ready.
+func (p *place) stage(t testing.TB, image string) {
+	t.Helper()
+	ctx, kube := t.Context(), p.c.kube
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := kube.CoreV1().ServiceAccounts(p.ns).Create(ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "tiny"}}, metav1.CreateOptions{})
+	must(err)
+	_, err = kube.CoreV1().ConfigMaps(p.ns).Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "tiny"},
+		Data: map[string]string{"FROM_MAP": "of the ConfigMap"}}, metav1.CreateOptions{})
+	must(err)
+	labels := map[string]string{"app": "tiny"}
+	probe := func() *corev1.Probe {
+		return &corev1.Probe{PeriodSeconds: 1, FailureThreshold: 3, ProbeHandler: corev1.ProbeHandler{
+			HTTPGet: &corev1.HTTPGetAction{Path: "/version", Port: intstr.FromString("http")}}}
+	}
+	_, err = kube.AppsV1().Deployments(p.ns).Create(ctx, &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "tiny", Labels: labels}, Spec: appsv1.DeploymentSpec{
+		Selector: &metav1.LabelSelector{MatchLabels: labels},
+		Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: corev1.PodSpec{
+			ServiceAccountName: "tiny", TerminationGracePeriodSeconds: new(int64(1)),
+			SecurityContext: &corev1.PodSecurityContext{RunAsNonRoot: new(true), RunAsUser: new(int64(1234)),
+				SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault}},
+			Containers: []corev1.Container{{
+				Name: "tiny", Image: image, Args: []string{"-port", "8090", "-drain", "$(DRAIN)"},
+				Ports:         []corev1.ContainerPort{{Name: "http", ContainerPort: 8090}},
+				Env:           []corev1.EnvVar{{Name: "LITERAL", Value: "of the Deployment"}, {Name: "DRAIN", Value: "10ms"}},
+				EnvFrom:       []corev1.EnvFromSource{{ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "tiny"}}}},
+				LivenessProbe: probe(), ReadinessProbe: probe(),
+				SecurityContext: &corev1.SecurityContext{AllowPrivilegeEscalation: new(false), ReadOnlyRootFilesystem: new(true),
+					Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}},
+			}},
+		}},
+	}}, metav1.CreateOptions{})
+	must(err)
+	_, err = kube.CoreV1().Services(p.ns).Create(ctx, &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "tiny"}, Spec: corev1.ServiceSpec{
+		Selector: labels, Ports: []corev1.ServicePort{{Port: 80, TargetPort: intstr.FromString("http")}}}}, metav1.CreateOptions{})
+	must(err)
+	eventually(t, "staging is ready", func() error {
+		d, err := kube.AppsV1().Deployments(p.ns).Get(ctx, "tiny", metav1.GetOptions{})
+		if err == nil && d.Status.ReadyReplicas != 1 {
+			err = fmt.Errorf("%+v", d.Status)
+		}
+		return err
+	})
+}
+
+// stagingPod is the only pod of the staging Deployment.
+func (p *place) stagingPod(t testing.TB) *corev1.Pod {
+	t.Helper()
+	l, err := p.c.kube.CoreV1().Pods(p.ns).List(t.Context(), metav1.ListOptions{LabelSelector: "app=tiny"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(l.Items) != 1 {
+		t.Fatalf("%d staging pods, want one", len(l.Items))
+	}
+	return &l.Items[0]
+}
+
+// wantEndpoints checks whom the staging Service sends requests to.
+func (p *place) wantEndpoints(t testing.TB, want ...string) {
+	t.Helper()
+	eventually(t, "endpoints", func() error {
+		l, err := p.c.kube.DiscoveryV1().EndpointSlices(p.ns).List(t.Context(), metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=tiny"})
+		if err != nil {
+			return err
+		}
+		var got []string
+		for _, s := range l.Items {
+			for _, e := range s.Endpoints {
+				got = append(got, e.Addresses...)
+			}
+		}
+		if !slices.Equal(got, want) {
+			return fmt.Errorf("%v, want %v", got, want)
+		}
+		return nil
+	})
+}
+
+// The Role that `fairlead rbac` prints is enough for everything, and without a right of it a run is refused at once.
+func TestPrintedRole(t *testing.T) {
+	t.Run("enough", func(t *testing.T) {
+		p := newKube(t)
+		p.as(t, nil)
+		s := newTiny(t, "v1")
+		a := p.run(t, s.dir, "--keep", "--", "-port", "8080")
+		a.live(t, "v1")
+		s.edit(t, "v2")
+		a.live(t, "v2")
+		a.running(t, "v2")
+		if err := p.c.kube.CoreV1().Pods(p.ns).Delete(context.Background(), p.c.pod(t, p.ns).Name, metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		a.wait(t, "lost", isEnv("lost"))
+		a.wait(t, "connected", isEnv("connected"))
+		a.running(t, "v2")
+		if out := p.m.ok(t, s.dir, "logs"); !strings.Contains(out, "starting v2") {
+			t.Errorf("logs: %q", out)
+		}
+		if code := a.interrupt(t); code != 0 {
+			t.Errorf("exit %d\n%s", code, a.stderr())
+		}
+		a = p.run(t, s.dir, "--", "-port", "8080")
+		a.live(t, "v2")
+		if e := a.wait2(t); !e.Resumed {
+			t.Errorf("not resumed: %+v", e)
+		}
+		for _, e := range a.all() {
+			if x, ok := e.(*api.ProblemEvent); ok {
+				t.Errorf("problem: %+v", x.Problem)
+			}
+		}
+		if code := a.interrupt(t); code != 0 {
+			t.Errorf("exit %d\n%s", code, a.stderr())
+		}
+		p.wantNothing(t)
+	})
+	t.Run("without pods/exec", func(t *testing.T) {
+		p := newKube(t)
+		p.as(t, func(r *rbacv1.Role) {
+			r.Rules = slices.DeleteFunc(r.Rules, func(r rbacv1.PolicyRule) bool { return slices.Contains(r.Resources, "pods/exec") })
+		})
+		s := newTiny(t, "v1")
+		p.refused(t, 1, s.dir, nil, append([]string{"run", s.dir}, p.args...), "create pods/exec", "fairlead rbac")
+	})
+}
+
+// as makes the place's user one who has the printed Role, less what edit takes away.
+func (p *place) as(t testing.TB, edit func(*rbacv1.Role)) {
+	t.Helper()
+	ctx := t.Context()
+	config := p.c.serviceAccount(t, p.ns, "dev")
+	for doc := range strings.SplitSeq(p.m.ok(t, p.m.root, "rbac", "--namespace", p.ns, "--service-account", p.ns+"/dev"), "\n---\n") {
+		o, _, err := scheme.Codecs.UniversalDeserializer().Decode([]byte(doc), nil, nil)
+		if err != nil {
+			t.Fatalf("%v in\n%s", err, doc)
+		}
+		switch o := o.(type) {
+		case *rbacv1.Role:
+			if edit != nil {
+				edit(o)
+			}
+			_, err = p.c.kube.RbacV1().Roles(p.ns).Create(ctx, o, metav1.CreateOptions{})
+		case *rbacv1.RoleBinding:
+			_, err = p.c.kube.RbacV1().RoleBindings(p.ns).Create(ctx, o, metav1.CreateOptions{})
+		default:
+			t.Fatalf("rbac prints a %T", o)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	cfg, err := clientcmd.BuildConfigFromFlags("", config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dev, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the rights take effect", func() error {
+		_, err := dev.CoreV1().Pods(p.ns).List(ctx, metav1.ListOptions{})
+		return err
+	})
+	for i, s := range p.args {
+		if s == p.c.kubeconfig {
+			p.args[i] = config
+		}
+	}
+}
