@@ -4,9 +4,13 @@ package supervisor
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"fairlead.dev/api"
 )
@@ -83,5 +87,30 @@ func TestParseListeners(t *testing.T) {
 		if got[i].dialAddr() != want[i] {
 			t.Errorf("%s, want %s", got[i].dialAddr(), want[i])
 		}
+	}
+}
+
+// Both ways to find a process's descendants agree.
+func TestDescendants(t *testing.T) {
+	cmd := exec.Command("sh", "-c", "sleep 60 & sleep 60; true")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	var ds []int
+	for end := time.Now().Add(10 * time.Second); len(ds) < 2 && time.Now().Before(end); {
+		ds = descendants(cmd.Process.Pid)
+	}
+	defer func() {
+		for _, pid := range ds {
+			syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}()
+	slices.Sort(ds)
+	all := everyChild()(cmd.Process.Pid)
+	slices.Sort(all)
+	if len(ds) != 2 || !slices.Equal(ds, all) {
+		t.Fatalf("by the threads %v, by every process %v", ds, all)
 	}
 }

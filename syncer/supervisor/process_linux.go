@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -207,27 +208,60 @@ func waitGone(pid int, limit time.Duration) {
 
 // descendants lists the processes below pid, zombies left out.
 func descendants(pid int) []int {
+	kids := childrenOf
+	if _, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", os.Getpid(), os.Getpid())); err != nil {
+		kids = everyChild() // a kernel without CONFIG_PROC_CHILDREN
+	}
+	var out []int
+	for q := kids(pid); len(q) > 0; q = q[1:] {
+		if state, _, ok := statOf(q[0]); ok && state != 'Z' && state != 'X' {
+			out = append(out, q[0])
+		}
+		q = append(q, kids(q[0])...)
+	}
+	return out
+}
+
+// childrenOf reads the children of each of a process's threads (proc_pid_task(5)): a few files, where a walk over /proc
+// is one for every process of the machine.
+func childrenOf(pid int) []int {
+	dir := fmt.Sprintf("/proc/%d/task", pid)
+	threads, err := os.ReadDir(dir)
+	if err != nil {
+		return nil
+	}
+	var out []int
+	for _, t := range threads {
+		b, err := os.ReadFile(filepath.Join(dir, t.Name(), "children"))
+		if err != nil {
+			continue
+		}
+		for f := range strings.FieldsSeq(string(b)) {
+			if n, err := strconv.Atoi(f); err == nil {
+				out = append(out, n)
+			}
+		}
+	}
+	return out
+}
+
+// everyChild looks at every process once.
+func everyChild() func(int) []int {
 	children := map[int][]int{}
 	ents, err := os.ReadDir("/proc")
 	if err != nil {
-		return nil
+		return func(int) []int { return nil }
 	}
 	for _, e := range ents {
 		p, err := strconv.Atoi(e.Name())
 		if err != nil {
 			continue
 		}
-		state, ppid, ok := statOf(p)
-		if ok && state != 'Z' && state != 'X' {
+		if _, ppid, ok := statOf(p); ok {
 			children[ppid] = append(children[ppid], p)
 		}
 	}
-	var out []int
-	for q := children[pid]; len(q) > 0; q = q[1:] {
-		out = append(out, q[0])
-		q = append(q, children[q[0]]...)
-	}
-	return out
+	return func(pid int) []int { return children[pid] }
 }
 
 // statOf reads a process's state and parent from /proc/PID/stat (proc_pid_stat(5)); the name may contain anything.

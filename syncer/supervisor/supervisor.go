@@ -525,9 +525,9 @@ func pollEvery(age time.Duration) time.Duration {
 	case age < 3*time.Second:
 		return 10 * time.Millisecond
 	case age < 30*time.Second:
-		return 200 * time.Millisecond
+		return 300 * time.Millisecond
 	}
-	return 2 * time.Second
+	return 3 * time.Second
 }
 
 func sameListeners(a, b []listener) bool {
@@ -578,12 +578,12 @@ func (s *Supervisor) listening(p *process, ls []listener, main int, running *boo
 	}
 	s.ports = ports
 	s.mu.Unlock()
-	s.gate.open(ls, main)
-	s.ring.addState(&api.ListeningEvent{Header: api.Header{Type: api.KindListening, Generation: p.gen, Time: time.Now()}, Ports: ports})
 	if !*running {
 		*running = true
 		s.setState(api.StateRunning, p, nil, "")
 	}
+	s.gate.open(ls, main) // last: whoever has an answer finds the state that goes with it
+	s.ring.addState(&api.ListeningEvent{Header: api.Header{Type: api.KindListening, Generation: p.gen, Time: time.Now()}, Ports: ports})
 }
 
 // ended records that a process has ended by itself (a stopped one has been replaced by then).
