@@ -34,6 +34,7 @@ type settler struct {
 	paths       map[string]span
 	first, last time.Time
 	until       time.Time // not before; zero for no such bound
+	released    time.Time // when the lock was found to be gone, from which on cap counts then
 	lock        lockState
 }
 
@@ -93,7 +94,11 @@ func (s *settler) due() time.Time {
 		rest = s.restBurst
 	}
 	due := s.last.Add(rest)
-	if limit := s.first.Add(s.cap); due.After(limit) {
+	from := s.first
+	if s.lock == lockReleased {
+		from = s.released
+	}
+	if limit := from.Add(max(s.cap, rest)); due.After(limit) {
 		due = limit
 	}
 	if due.Before(s.until) {
@@ -115,7 +120,7 @@ func (s *settler) check(now time.Time, locked, unfinished func() bool) bool {
 			s.lock, s.until = lockSeen, now.Add(lockEvery)
 			return false
 		case s.lock == lockSeen:
-			s.lock, s.until = lockReleased, now.Add(max(s.rest, restLock))
+			s.lock, s.released, s.until = lockReleased, now, now.Add(max(s.rest, restLock))
 			return false
 		}
 	}
@@ -141,6 +146,6 @@ func (s *settler) mayWait(now time.Time) bool {
 // take ends the burst and returns it.
 func (s *settler) take() (paths map[string]span, first time.Time) {
 	paths, first = s.paths, s.first
-	s.paths, s.first, s.last, s.until, s.lock = nil, time.Time{}, time.Time{}, time.Time{}, lockUnseen
+	*s = settler{rest: s.rest, restBurst: s.restBurst, cap: s.cap}
 	return paths, first
 }

@@ -73,6 +73,7 @@ func TestSettle(t *testing.T) {
 		{"locked longer than the cap", settleScript{events: many(0, 3000, 50), locked: between(0, 3100), duration: 6000}, []int{3150}},
 		{"locked for ever", settleScript{events: many(0, 10, 10), locked: between(0, 100_000), duration: 8000}, []int{5050}},
 		{"git is busy for long", settleScript{events: many(0, 8000, 100), locked: between(0, 8100), duration: 9000}, []int{8150}},
+		{"what comes in late after a long lock", settleScript{events: many(0, 2600, 2), locked: between(0, 2500), duration: 4000}, []int{2648}},
 		{"a lock left behind, and much written", settleScript{events: many(0, 31_000, 100), locked: between(0, 100_000), duration: 40_000}, []int{30_050, 35_150}},
 		{"events after the lock", settleScript{events: merge(many(10, 30, 2), map[int][]string{305: {"x"}}), locked: between(5, 300), duration: 900}, []int{355}},
 	} {
