@@ -43,7 +43,6 @@ var homes = map[string][]string{
 	"k8s.io/": {"bridge/kube"},
 	"github.com/google/go-containerregistry/": {"bridge/kube"},
 	"github.com/fsnotify/fsnotify":            {"syncer/watch"},
-	"github.com/go-git/go-git/":               {"syncer/watch"},
 	"github.com/go-delve/delve/":              {"syncer/supervisor/delve"},
 	"github.com/hashicorp/yamux":              {"bridge"},
 	"github.com/gorilla/websocket":            {"bridge"},

@@ -62,6 +62,7 @@ type Session struct {
 
 	emitMu sync.Mutex
 
+	watching chan struct{} // closed when no edit goes unnoticed any more
 	envReady chan struct{} // closed when env or its error is there
 	env      bridge.Environment
 	stopping atomic.Bool // it is being removed
@@ -87,7 +88,7 @@ func NewSession(cfg Config) (*Session, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Session{cfg: cfg, proc: cfg.Process, keep: &keeper{recs: cfg.Records, rec: rec}, envReady: make(chan struct{}),
+	s := &Session{cfg: cfg, proc: cfg.Process, keep: &keeper{recs: cfg.Records, rec: rec}, watching: make(chan struct{}), envReady: make(chan struct{}),
 		saved: map[api.Generation]time.Time{}, ready: map[api.Generation]string{}, again: map[api.Generation]bool{}}
 	s.conn = bridge.New(bridge.Options{Dial: s.dial, Token: rec.Token, Name: rec.Agent, TakeOver: cfg.TakeOver, Keep: cfg.Keep, OnState: s.connState})
 	s.builds = &builds{svc: cfg.Service, cfg: cfg.Build, out: filepath.Join(cfg.Records.Folder(cfg.Spec.Name), fmt.Sprintf("out-%d", os.Getpid()))}
@@ -134,7 +135,13 @@ func (s *Session) Run(ctx context.Context) error {
 	wg.Go(func() { fail(ended(ctx, s.conn.Run(ctx))) })
 	wg.Go(func() { s.follow(ctx) })
 	wg.Go(func() { fail(ended(ctx, s.watch(ctx))) })
-	wg.Go(func() { s.loop.Run(ctx) })
+	wg.Go(func() {
+		select {
+		case <-s.watching:
+			s.loop.Run(ctx)
+		case <-ctx.Done():
+		}
+	})
 	<-ctx.Done()
 	wg.Wait() // nobody builds, ships or writes the record any more while close removes them
 	err := context.Cause(ctx)

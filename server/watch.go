@@ -28,15 +28,21 @@ func (s *Session) watch(ctx context.Context) error {
 		}
 		return dirs
 	}
+	told := map[string]bool{} // what stands in the way of watching; used by the watcher's goroutine only
 	w, err := watch.New(watch.Options{
 		Root: s.cfg.Service.ModuleDir, Extra: extra(), Logger: s.cfg.Logger, Rest: s.cfg.Rest,
 		Relevant: func(p string) bool {
 			return s.isSettings(p) || (s.builds.relevant(p) || s.synced(p)) && (s.cfg.Ignored == nil || !s.cfg.Ignored(p))
 		},
 		Problems: func(ps []*api.Problem) {
+			now := map[string]bool{}
 			for _, p := range ps {
+				if now[p.Error()] = true; told[p.Error()] {
+					continue // it stands still
+				}
 				s.emit(&api.ProblemEvent{Header: api.Header{Type: api.KindProblem, Generation: s.keep.get().Generation}, Problem: *p})
 			}
+			told = now
 		},
 	})
 	if err != nil {
@@ -44,6 +50,13 @@ func (s *Session) watch(ctx context.Context) error {
 	}
 	done := make(chan error, 1)
 	go func() { done <- w.Run(ctx) }()
+	go func() { // the first build reads the files once every later edit is noticed
+		select {
+		case <-w.Ready():
+		case <-ctx.Done():
+		}
+		close(s.watching)
+	}()
 	listed := make(chan struct{}, 1)
 	list := func() {
 		go func() { // ends with ctx: the go command is killed then
