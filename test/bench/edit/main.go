@@ -197,6 +197,11 @@ func measure(provider string, drain time.Duration) (r report, err error) {
 		if err := b.save(want); err != nil {
 			return r, err
 		}
+		// Nothing can answer anew before it is built; to ask all the while would take the compiler's processors away,
+		// which the floor has for itself.
+		if _, err := a.after(mark, func(e api.Event) bool { v, ok := e.(*api.BuildEvent); return ok && v.OK }); err != nil {
+			return r, err
+		}
 		if err := b.until(url, want, 2*time.Minute); err != nil {
 			return r, err
 		}
