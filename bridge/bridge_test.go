@@ -246,7 +246,7 @@ func TestCutInTransfer(t *testing.T) {
 			t.Fatal(err)
 		}
 		gen++
-		sh := &syncer.Shipper{Dir: t.TempDir()} // no base: a full transfer each time
+		sh := podtest.NewShipper(t) // no base: a full transfer each time
 		for {
 			_, _, err := sh.Ship(t.Context(), c, podtest.Manifest(gen, e), e, nil)
 			if err == nil {

@@ -131,6 +131,7 @@ func (l *Loop) emit(e api.Event) {
 // Run builds at once and then follows changes until ctx ends.
 func (l *Loop) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
+	defer l.shipper.Wait()
 	defer wg.Wait()
 	ctx, cancelAll := context.WithCancel(ctx)
 	defer cancelAll()

@@ -43,7 +43,11 @@ type Shipper struct {
 	mu    sync.Mutex
 	base  *base
 	ready chan struct{} // closed when base.index is there
+	wg    sync.WaitGroup
 }
+
+// Wait returns when nothing is done in the background any more: Dir can be removed.
+func (s *Shipper) Wait() { s.wg.Wait() }
 
 type base struct {
 	digest api.Digest
@@ -256,7 +260,7 @@ func (s *Shipper) remember(exe Executable, shares bool) {
 	b := &base{digest: exe.Digest}
 	ready := make(chan struct{})
 	s.base, s.ready = b, ready
-	go func() { // ends by itself, in tens of milliseconds
+	s.wg.Go(func() { // ends by itself, in tens of milliseconds
 		defer close(ready)
 		data, err := exe.data()
 		if err == nil {
@@ -265,7 +269,7 @@ func (s *Shipper) remember(exe Executable, shares bool) {
 			b.index = delta.NewIndex(nil)
 		}
 		s.keepFile(exe)
-	}()
+	})
 }
 
 // keepFile keeps the base for the next run of the agent, and nothing older.

@@ -223,10 +223,17 @@ func Manifest(g api.Generation, e syncer.Executable, args ...string) api.Manifes
 	return api.Manifest{Generation: g, Executable: api.File{Path: "service", Mode: 0o755, Size: e.Size, Digest: e.Digest}, Process: api.Process{Args: args}}
 }
 
+// NewShipper makes a Shipper whose folder goes with the test.
+func NewShipper(t testing.TB) *syncer.Shipper {
+	sh := &syncer.Shipper{Dir: t.TempDir()}
+	t.Cleanup(sh.Wait) // before the folder is removed
+	return sh
+}
+
 // Ship brings a manifest into the pod with a Shipper of its own.
 func Ship(t testing.TB, s Subject, m api.Manifest, e syncer.Executable) api.TransferEvent {
 	t.Helper()
-	sh := &syncer.Shipper{Dir: t.TempDir()}
+	sh := NewShipper(t)
 	ev, _, err := sh.Ship(t.Context(), s.Pod, m, e, nil)
 	if err != nil {
 		t.Fatalf("ship generation %d: %v", m.Generation, err)
@@ -295,7 +302,7 @@ func Run(t *testing.T, subject func(t *testing.T) Subject) {
 	t.Run("delta", func(t *testing.T) {
 		s := subject(t)
 		one, two := Build(t, "one"), Build(t, "two")
-		sh := &syncer.Shipper{Dir: t.TempDir()}
+		sh := NewShipper(t)
 		ev, st, err := sh.Ship(t.Context(), s.Pod, Manifest(1, one), one, nil)
 		if err != nil || !ev.Full {
 			t.Fatalf("first: %+v %v", ev, err)
@@ -584,7 +591,7 @@ func Run(t *testing.T, subject func(t *testing.T) Subject) {
 		}
 		text := syncer.Executable{Path: filepath.Join(t.TempDir(), "text"), Digest: DigestOf([]byte("#!/bin/sh\n")), Size: 10}
 		write(t, text.Path, "#!/bin/sh\n")
-		sh := &syncer.Shipper{Dir: t.TempDir()}
+		sh := NewShipper(t)
 		if _, _, err := sh.Ship(t.Context(), s.Pod, Manifest(2, text), text, nil); problemCode(err) != api.CodeBadManifest {
 			t.Errorf("not an executable: %v", err)
 		}

@@ -16,7 +16,7 @@ func runTrees(t *testing.T, s Subject) {
 	one := Build(t, "one")
 	src := t.TempDir()
 	trees := &syncer.Trees{}
-	sh := &syncer.Shipper{Dir: t.TempDir()}
+	sh := NewShipper(t)
 	m := Manifest(0, one)
 	ship := func() {
 		t.Helper()
