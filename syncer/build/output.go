@@ -461,7 +461,7 @@ func classify(m message, dirOf func(string) string) {
 		hint("this Go cannot build for that system: `go tool dist list` names those that it can")
 	case has("no space left on device"):
 		m.Code = "disk-full"
-		hint("make space: `go clean -cache` frees what older builds left")
+		hint("make space on the disk of the build cache and on that of Fairlead's state (~/.local/state/fairlead): `go clean -cache` frees what older builds left")
 	case has(": signal: killed"):
 		m.Code = "build-killed"
 		hint("the system ended the compiler, most likely for want of memory: close something, or build with -p=1")

@@ -262,7 +262,7 @@ func TestRecordedOutput(t *testing.T) {
 			{Code: "build-killed", Severity: api.SeverityError, Message: "link: signal: killed", Hint: "the system ended the compiler, most likely for want of memory: close something, or build with -p=1"},
 		}},
 		{"disk full", "# example.com/m\nwrite $WORK/b001/_pkg_.a: no space left on device\n", []api.Problem{
-			{Code: "disk-full", Severity: api.SeverityError, Message: "write $WORK/b001/_pkg_.a: no space left on device", Hint: "make space: `go clean -cache` frees what older builds left"},
+			{Code: "disk-full", Severity: api.SeverityError, Message: "write $WORK/b001/_pkg_.a: no space left on device", Hint: "make space on the disk of the build cache and on that of Fairlead's state (~/.local/state/fairlead): `go clean -cache` frees what older builds left"},
 		}},
 		{"toolchain", "go: download go1.99.0 for linux/amd64: toolchain not available\n", []api.Problem{
 			{Code: "go-too-old", Severity: api.SeverityError, Message: "download go1.99.0 for linux/amd64: toolchain not available", Hint: "install Go 1.99.0 or newer from https://go.dev/dl, or set GOTOOLCHAIN=auto so that the go command fetches it"},

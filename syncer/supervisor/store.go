@@ -218,8 +218,8 @@ func (s *store) keep(digests ...api.Digest) {
 // writeProblem names a full disk, which is the user's to mend.
 func writeProblem(act string, err error) error {
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		return &api.Problem{Code: api.CodeDiskFull, Message: act + ": no space left in the environment; what ran goes on running",
-			Hint: "free space on its node (or raise the volume's limit), then save again"}
+		return &api.Problem{Code: api.CodeDiskFull, Severity: api.SeverityError, Message: act + ": no space left in the environment; what ran goes on running",
+			Hint: "free space on the disk that the environment's files are on (on Kubernetes its node's, or the volume's limit), then save again"}
 	}
 	return fmt.Errorf("%s: %w", act, err)
 }
