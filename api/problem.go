@@ -23,8 +23,21 @@ type Problem struct {
 	File   string `json:"file,omitempty"`
 	Line   int    `json:"line,omitempty"`
 	Column int    `json:"column,omitempty"`
+	// Owner is who raised it and clears it: "build", "settings", "environment", "sync" or "process"; empty where it is told
+	// once and not kept.
+	Owner string `json:"owner,omitempty"`
+	// Related are further places that belong to it, the innermost first: a panic's other frames.
+	Related []Place `json:"related,omitempty"`
 	// Missing lists the blobs that a pod lacks (CodeBlobMissing).
 	Missing []Digest `json:"missing,omitempty"`
+}
+
+// Place is a position in a source file with what is to be said there.
+type Place struct {
+	File    string `json:"file"`
+	Line    int    `json:"line"`             // from 1
+	Column  int    `json:"column,omitempty"` // in bytes, from 1
+	Message string `json:"message"`
 }
 
 // Error returns the message, with its place in front as far as it has one.
