@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"fmt"
 	"time"
 )
 
@@ -145,6 +146,34 @@ type Entry struct {
 	Line *Line `json:"line,omitempty"`
 	// Dropped counts the log lines that were lost to this reader just before this entry.
 	Dropped uint64 `json:"dropped,omitempty"`
+	// Journal names the journal, on the first entry of every connection. A reader that reconnects sends it back beside its
+	// resume point, since another journal (of an agent that was started again) has other numbers.
+	Journal string `json:"journal,omitempty"`
+	// Reset is set on the first entry if the reader's resume point is not this journal's: it gets all that there is, and
+	// forgets what it has.
+	Reset bool `json:"reset,omitempty"`
+}
+
+// UnmarshalJSON parses an entry, its event by DecodeEvent.
+func (e *Entry) UnmarshalJSON(b []byte) error {
+	type plain Entry // without this method
+	in := struct {
+		*plain
+		Event json.RawMessage `json:"event"`
+	}{plain: (*plain)(e)}
+	if err := json.Unmarshal(b, &in); err != nil {
+		return fmt.Errorf("parse entry: %w", err)
+	}
+	e.Event = nil
+	if len(in.Event) == 0 {
+		return nil
+	}
+	ev, err := DecodeEvent(in.Event)
+	if err != nil {
+		return err
+	}
+	e.Event = ev
+	return nil
 }
 
 // Line is what was understood of a log line: JSON of slog, zap, logrus or zerolog, logfmt, the standard library's log,

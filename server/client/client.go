@@ -193,10 +193,16 @@ func (c *Client) attachOnce(ctx context.Context, handle func(api.Update)) error 
 func (c *Client) Run(ctx context.Context, r api.RunRequest) (api.RunAnswer, error) {
 	r.Client = c.id
 	var a api.RunAnswer
-	if err := c.ensure(ctx); err != nil {
-		return a, err
+	for again := false; ; again = true {
+		if err := c.ensure(ctx); err != nil {
+			return a, err
+		}
+		err := c.call(ctx, http.MethodPost, "/v1/run", r, &a)
+		var p *api.Problem
+		if again || !errors.As(err, &p) || p.Code != CodeNoAgent { // else it left just now
+			return a, err
+		}
 	}
-	return a, c.call(ctx, http.MethodPost, "/v1/run", r, &a)
 }
 
 // Agent says who the agent is; it never starts one, and does not look at its version.
@@ -278,31 +284,15 @@ func (c *Client) Journal(ctx context.Context, name string, after uint64, logs bo
 			if len(bytes.TrimSpace(line)) == 0 {
 				continue
 			}
-			e, err := decodeEntry(line)
-			if err != nil {
-				return err
+			var e api.Entry
+			if err := json.Unmarshal(line, &e); err != nil {
+				return fmt.Errorf("understand the journal: %w", err)
 			}
 			if err := handle(e); err != nil {
 				return err
 			}
 		}
 	}
-}
-
-func decodeEntry(line []byte) (api.Entry, error) {
-	var e struct {
-		api.Entry
-		Event json.RawMessage `json:"event"`
-	}
-	if err := json.Unmarshal(line, &e); err != nil {
-		return api.Entry{}, fmt.Errorf("understand the journal: %w", err)
-	}
-	ev, err := api.DecodeEvent(e.Event)
-	if err != nil {
-		return api.Entry{}, fmt.Errorf("understand the journal: %w", err)
-	}
-	e.Entry.Event = ev
-	return e.Entry, nil
 }
 
 // ensure makes sure that an agent of our version answers.
