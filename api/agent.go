@@ -39,10 +39,11 @@ type RunRequest struct {
 
 // RunAnswer names the session that the request led to.
 type RunAnswer struct {
-	Name   string `json:"name"`            // of the environment
-	Joined bool   `json:"joined"`          // it ran already
-	Why    string `json:"why,omitempty"`   // how the main package was found, in words
-	After  uint64 `json:"after,omitempty"` // the journal's sequence number before what the request led to
+	Name    string `json:"name"` // of the environment
+	Service string `json:"service"`
+	Joined  bool   `json:"joined"`          // it ran already
+	Why     string `json:"why,omitempty"`   // how the main package was found, in words, and what a joined one has otherwise
+	After   uint64 `json:"after,omitempty"` // the journal's sequence number before what the request led to
 }
 
 // Phase is what is being done for a service, as a front end shows it.

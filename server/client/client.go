@@ -208,7 +208,8 @@ func (c *Client) Run(ctx context.Context, r api.RunRequest) (api.RunAnswer, erro
 // Agent says who the agent is; it never starts one, and does not look at its version.
 func (c *Client) Agent(ctx context.Context) (api.Agent, error) {
 	var a api.Agent
-	return a, c.call(ctx, http.MethodGet, "/v1/agent", nil, &a)
+	err := c.call(ctx, http.MethodGet, "/v1/agent", nil, &a)
+	return a, err
 }
 
 // Services lists what the agent holds.
@@ -216,13 +217,19 @@ func (c *Client) Services(ctx context.Context) ([]api.Service, error) {
 	var a struct {
 		Services []api.Service `json:"services"`
 	}
-	return a.Services, c.call(ctx, http.MethodGet, "/v1/services", nil, &a)
+	err := c.call(ctx, http.MethodGet, "/v1/services", nil, &a)
+	return a.Services, err
 }
 
 // Stop ends a session and removes its environment, whoever holds it. It returns when that has begun: the service in
 // PhaseEnded tells its end.
 func (c *Client) Stop(ctx context.Context, name string) error {
-	return c.call(ctx, http.MethodPost, "/v1/services/"+url.PathEscape(name)+"/stop", nil, nil)
+	return c.call(ctx, http.MethodPost, "/v1/services/"+url.PathEscape(name)+"/stop?by="+url.QueryEscape(c.opts.Name), nil, nil)
+}
+
+// StopAndWait is Stop that returns when the environment is gone; its error says why it is not.
+func (c *Client) StopAndWait(ctx context.Context, name string) error {
+	return c.call(ctx, http.MethodPost, "/v1/services/"+url.PathEscape(name)+"/stop?wait&by="+url.QueryEscape(c.opts.Name), nil, nil)
 }
 
 // Leave lets go of a session: the last one's leaving ends it.
@@ -243,7 +250,8 @@ func (c *Client) Saved(ctx context.Context, paths ...string) error {
 // Access returns where a browser or an editor's extension reads a session's journal.
 func (c *Client) Access(ctx context.Context, name string) (api.JournalAccess, error) {
 	var a api.JournalAccess
-	return a, c.call(ctx, http.MethodGet, "/v1/services/"+url.PathEscape(name)+"/access", nil, &a)
+	err := c.call(ctx, http.MethodGet, "/v1/services/"+url.PathEscape(name)+"/access", nil, &a)
+	return a, err
 }
 
 // Shutdown asks the agent to leave: its sessions end. It refuses while it holds any, unless force.
