@@ -25,13 +25,15 @@ const (
 	EncodingZstd Encoding = "zstd"
 	// EncodingDelta is a patch in syncer/delta's format against the blob named Base.
 	EncodingDelta Encoding = "delta"
-	// EncodingPath carries no bytes: the pod copies the file at Path. Only a pod that says Status.SharesFiles takes it.
+	// EncodingPath carries no bytes: the pod takes the file at Path over. Only a pod that says Status.SharesFiles does.
 	EncodingPath Encoding = "path"
 )
 
 // Blob announces one piece of content that is about to be staged. The pod stores it under Digest after it has verified
 // that the content has that digest and Size bytes, and not before.
 type Blob struct {
+	// Digest may be empty with EncodingPath: the pod then stores the content under the digest that it finds, while the
+	// agent is still making its own. A manifest that asks for another one is refused as ever.
 	Digest   Digest   `json:"digest"`
 	Size     int64    `json:"size"`
 	Encoding Encoding `json:"encoding"`

@@ -52,8 +52,8 @@ func (b *builds) configure(cfg build.Config) {
 	b.cfg, b.builder = cfg, nil
 }
 
-// build builds for a target. The user's failure is the problems.
-func (b *builds) build(ctx context.Context, t api.Target) (syncer.Built, []*api.Problem, error) {
+// build builds for a target; linked is build.Request's. The user's failure is the problems.
+func (b *builds) build(ctx context.Context, t api.Target, linked func(path string, size int64)) (syncer.Built, []*api.Problem, error) {
 	start := time.Now()
 	fail := func(err error) (syncer.Built, []*api.Problem, error) {
 		built := syncer.Built{Duration: time.Since(start)}
@@ -73,7 +73,7 @@ func (b *builds) build(ctx context.Context, t api.Target) (syncer.Built, []*api.
 	b.mu.Lock()
 	prev := b.last
 	b.mu.Unlock()
-	res, err := builder.Build(ctx, build.Request{OutDir: b.out, Previous: prev})
+	res, err := builder.Build(ctx, build.Request{OutDir: b.out, Previous: prev, Linked: linked})
 	if err != nil {
 		return fail(err)
 	}

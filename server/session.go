@@ -103,8 +103,8 @@ func NewSession(cfg Config) (*Session, error) {
 	s.builds = &builds{svc: cfg.Service, cfg: cfg.Build, out: filepath.Join(cfg.Records.Folder(cfg.Spec.Name), fmt.Sprintf("out-%d", os.Getpid()))}
 	s.loop = syncer.New(syncer.Config{
 		Pod: s.conn, Folders: cfg.Folders, Process: s.process, Name: cfg.Service.Name,
-		Build: func(ctx context.Context) (syncer.Built, []*api.Problem, error) {
-			return s.builds.build(ctx, s.target())
+		Build: func(ctx context.Context, linked func(string, int64)) (syncer.Built, []*api.Problem, error) {
+			return s.builds.build(ctx, s.target(), linked)
 		},
 		Dir: filepath.Join(cfg.Records.Folder(cfg.Spec.Name), "base"), Emit: s.emit, Shipping: s.shipping,
 		Building: func(g api.Generation) { s.note(building{g}) },

@@ -1,6 +1,7 @@
 package syncer
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -24,8 +25,9 @@ type Built struct {
 type Config struct {
 	Pod Pod
 	// Build builds the service as it is now. The user's failure is []*api.Problem (the build stops being wanted); a
-	// cancelled context is its error.
-	Build func(ctx context.Context) (Built, []*api.Problem, error)
+	// cancelled context is its error. It tells linked, unless that is nil, of the file as soon as that is complete, while it
+	// makes the digest: a pod on this machine does the same meanwhile.
+	Build func(ctx context.Context, linked func(path string, size int64)) (Built, []*api.Problem, error)
 	// Folders are the plain files that travel along; may be nil.
 	Folders []Folder
 	// Process says how the service is started; asked at each generation.
@@ -53,7 +55,8 @@ type Change struct {
 	Saved time.Time // when
 }
 
-// Loop is the engine. Run's goroutines: the one of Run, which decides; one build at a time; one that ships.
+// Loop is the engine. Run's goroutines: the one of Run, which decides; one build at a time, and one that offers its file;
+// one that ships.
 type Loop struct {
 	cfg     Config
 	shipper Shipper
@@ -71,6 +74,7 @@ type Loop struct {
 	wake    chan struct{}
 	sending *wanted            // what is being shipped; nil while nothing is
 	staging context.CancelFunc // ends that
+	shares  bool               // the pod reads this machine's files, as far as is known
 }
 
 // wanted is the generation that the pod should run.
@@ -80,6 +84,8 @@ type wanted struct {
 	saved time.Time
 	told  bool // its transfer has been told; a repeat is only for a pod that lost it
 	off   bool // its transfer was canceled: the next save's comes
+	// offered is closed when the pod has taken the file in, or has not; nil if it was not asked.
+	offered <-chan struct{}
 }
 
 // New makes a Loop.
@@ -171,6 +177,7 @@ func (l *Loop) Run(ctx context.Context) error {
 		built    Built
 		problems []*api.Problem
 		err      error
+		offered  <-chan struct{}
 	}
 	done := make(chan outcome, 1)
 	var cancel context.CancelFunc
@@ -191,9 +198,17 @@ func (l *Loop) Run(ctx context.Context) error {
 		if l.cfg.Building != nil {
 			l.cfg.Building(gen)
 		}
+		l.mu.Lock()
+		shares := l.shares
+		l.mu.Unlock()
 		wg.Go(func() {
-			b, ps, err := l.cfg.Build(bctx)
-			done <- outcome{gen, b, ps, err}
+			o := outcome{gen: gen}
+			var linked func(string, int64)
+			if shares {
+				linked = func(path string, size int64) { o.offered = l.offer(ctx, &wg, path, size) }
+			}
+			o.built, o.problems, o.err = l.cfg.Build(bctx, linked)
+			done <- o
 		})
 	}
 	start(Change{Build: true, Files: true, Saved: time.Now()})
@@ -237,7 +252,7 @@ func (l *Loop) Run(ctx context.Context) error {
 			case o.err != nil && ctx.Err() != nil:
 				return ctx.Err()
 			default:
-				l.finish(o.gen, change, o.built, o.problems, o.err)
+				l.finish(o.gen, change, o.built, o.offered, o.problems, o.err)
 			}
 			if waiting != nil {
 				start(*waiting)
@@ -267,7 +282,7 @@ func (l *Loop) poke() {
 }
 
 // finish tells of a build's end, and wants its result.
-func (l *Loop) finish(gen api.Generation, c Change, b Built, problems []*api.Problem, err error) {
+func (l *Loop) finish(gen api.Generation, c Change, b Built, offered <-chan struct{}, problems []*api.Problem, err error) {
 	if err != nil {
 		problems = append(problems, asProblem(err, "build"))
 	}
@@ -285,7 +300,19 @@ func (l *Loop) finish(gen api.Generation, c Change, b Built, problems []*api.Pro
 	if !ok {
 		return
 	}
-	l.setWant(&wanted{gen: gen, built: b, saved: c.Saved})
+	l.setWant(&wanted{gen: gen, built: b, saved: c.Saved, offered: offered})
+}
+
+// offer lets a pod on this machine take a new executable in while its digest is still being made here: both ends make it
+// at the same time, on a core each, and neither takes the other's word. What goes wrong with it shows in the pod's
+// status: it does not have the executable, and is sent it.
+func (l *Loop) offer(ctx context.Context, wg *sync.WaitGroup, path string, size int64) <-chan struct{} {
+	done := make(chan struct{})
+	wg.Go(func() {
+		defer close(done)
+		l.cfg.Pod.Stage(ctx, api.Blob{Encoding: api.EncodingPath, Path: path, Size: size}, bytes.NewReader(nil))
+	})
+	return done
 }
 
 // again ships the same executable with other plain files, as a generation of its own.
@@ -369,10 +396,20 @@ func transient(err error) bool {
 
 // ship makes the pod run w, if it does not already.
 func (l *Loop) ship(ctx context.Context, w *wanted) error {
+	if w.offered != nil {
+		select {
+		case <-w.offered:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	st, err := l.cfg.Pod.Status(ctx)
 	if err != nil {
 		return err
 	}
+	l.mu.Lock()
+	l.shares = st.SharesFiles
+	l.mu.Unlock()
 	if w.told && st.Generation == w.gen && st.Digest == w.built.Executable.Digest {
 		return nil
 	}

@@ -18,6 +18,10 @@ type fakePod struct {
 	st    api.Status
 	lost  int // this many calls fail as a lost connection does
 	swaps []api.Manifest
+
+	offers, stages int
+	deaf           bool          // it takes no file that is not named
+	slow           time.Duration // what it needs for one
 }
 
 func (p *fakePod) fail() error {
@@ -36,10 +40,22 @@ func (p *fakePod) Status(context.Context) (api.Status, error) {
 
 func (p *fakePod) Stage(_ context.Context, b api.Blob, r io.Reader) error {
 	io.Copy(io.Discard, r)
+	if b.Digest == "" {
+		time.Sleep(p.slow)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err := p.fail(); err != nil {
 		return err
+	}
+	if b.Digest == "" {
+		p.offers++
+		if p.deaf {
+			return &api.Problem{Code: api.CodeBlobCorrupt}
+		}
+		b.Digest = api.Digest(b.Path) // see Build below
+	} else {
+		p.stages++
 	}
 	p.st.Blobs = append(p.st.Blobs, b.Digest)
 	return nil
@@ -73,7 +89,7 @@ func inBubble(t *testing.T, f func(t *testing.T, b *bench)) {
 		b := &bench{pod: &fakePod{st: api.Status{SharesFiles: true}}, dir: dir}
 		b.loop = New(Config{Pod: b.pod, Name: "x", Dir: dir, Process: func() api.Process { return api.Process{} },
 			Emit: func(e api.Event) { b.mu.Lock(); b.events = append(b.events, e); b.mu.Unlock() },
-			Build: func(ctx context.Context) (Built, []*api.Problem, error) {
+			Build: func(ctx context.Context, linked func(string, int64)) (Built, []*api.Problem, error) {
 				b.mu.Lock()
 				b.builds++
 				n, broken := b.builds, b.broken
@@ -86,7 +102,12 @@ func inBubble(t *testing.T, f func(t *testing.T, b *bench)) {
 				if broken {
 					return Built{}, []*api.Problem{{Code: "build-failed", Message: "no"}}, nil
 				}
-				return Built{Executable: Executable{Path: dir, Digest: api.Digest(rune('a' + n))}}, nil, nil
+				digest := api.Digest(rune('a' + n))
+				if linked != nil {
+					linked(string(digest), 0)
+					time.Sleep(time.Second) // so long it takes to make it
+				}
+				return Built{Executable: Executable{Path: dir, Digest: digest}}, nil, nil
 			}})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
@@ -180,6 +201,40 @@ func TestLoopLostAndReplaced(t *testing.T) {
 		b.settle()
 		if g := b.generations(); len(g) != 3 || g[2] != 41 {
 			t.Fatalf("over a stranger's generation 40: %v", g)
+		}
+	})
+}
+
+// A pod on this machine takes the executable in while the digest is made; what it did not take in it is sent.
+func TestLoopOffers(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bench) {
+		b.settle()
+		for i, tt := range []struct {
+			name           string
+			prepare        func()
+			offers, stages int
+		}{
+			{"the first build: nothing is known of the pod", func() {}, 0, 1},
+			{"taken in meanwhile", func() {}, 1, 1},
+			{"slower than the agent", func() { b.pod.slow = 5 * time.Second }, 2, 1},
+			{"refused", func() { b.pod.deaf = true }, 3, 2},
+			{"lost", func() { b.pod.lost = 1 }, 3, 3},
+		} {
+			tt.prepare()
+			if i > 0 {
+				b.loop.Changed(Change{Build: true, Saved: time.Now()})
+				b.settle()
+			}
+			if b.pod.offers != tt.offers || b.pod.stages != tt.stages || len(b.generations()) != i+1 {
+				t.Fatalf("%s: %d offers, %d stages, shipped %v", tt.name, b.pod.offers, b.pod.stages, b.generations())
+			}
+		}
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		for _, e := range b.events { // the user is told the same of each
+			if te, ok := e.(*api.TransferEvent); ok && (!te.Full || te.Files != 1) {
+				t.Errorf("%+v", te)
+			}
 		}
 	})
 }

@@ -112,6 +112,9 @@ func (s *Shipper) ship(ctx context.Context, pod Pod, m api.Manifest, exe Executa
 func (s *Shipper) stageExecutable(ctx context.Context, pod Pod, st api.Status, exe Executable, sh *shipment) error {
 	for _, d := range st.Blobs {
 		if d == exe.Digest {
+			if st.SharesFiles && st.Digest != exe.Digest { // it has taken it in during the build
+				sh.full, sh.files = true, 1
+			}
 			return nil
 		}
 	}

@@ -53,6 +53,10 @@ type Request struct {
 	// Previous is an earlier Result whose file still exists unchanged, or nil. With it, a build of unchanged code links
 	// nothing. Path and Digest are enough; a file that has another digest than it says is not used.
 	Previous *Result
+	// Linked, unless it is nil, is told of a new executable as soon as it is complete and has its name, so that others
+	// may read it while its digest is made (20 ms for 27 MB). It must not block. The file goes again if the build is
+	// cancelled after all. Result.Data stays nil then: to fill that memory takes a processor another 13 ms.
+	Linked func(path string, size int64)
 }
 
 // Result is an executable.
@@ -123,23 +127,25 @@ func (b *Builder) build(ctx context.Context, req Request) (_ Result, err error) 
 		return Result{}, b.failure(ctx, err)
 	}
 
-	res, err := b.read(out, req.Previous)
-	if err != nil {
-		return Result{}, err
-	}
-	res.Path = filepath.Join(filepath.Dir(dir), b.svc.Name+strings.TrimPrefix(filepath.Base(dir), ".build")+suffix)
-	if err := ctx.Err(); err != nil {
-		return Result{}, fmt.Errorf("build %s: %w", b.svc.Name, err)
-	}
-	if err := os.Rename(out, res.Path); err != nil {
+	path := filepath.Join(filepath.Dir(dir), b.svc.Name+strings.TrimPrefix(filepath.Base(dir), ".build")+suffix)
+	if err := os.Rename(out, path); err != nil {
 		return Result{}, fmt.Errorf("keep the executable: %w", err)
+	}
+	res, err := b.read(path, req)
+	if err == nil && ctx.Err() != nil {
+		err = fmt.Errorf("build %s: %w", b.svc.Name, ctx.Err())
+	}
+	if err != nil {
+		os.Remove(path)
+		return Result{}, err
 	}
 	return res, nil
 }
 
 // read reads the executable and makes its digest.
-func (b *Builder) read(file string, prev *Result) (Result, error) {
-	f, err := os.Open(file)
+func (b *Builder) read(path string, req Request) (Result, error) {
+	prev := req.Previous
+	f, err := os.Open(path)
 	if err != nil {
 		return Result{}, fmt.Errorf("read the executable: %w", err)
 	}
@@ -153,18 +159,36 @@ func (b *Builder) read(file string, prev *Result) (Result, error) {
 		if old, err := os.Stat(prev.Path); err == nil && os.SameFile(old, st) {
 			linked = false
 			if prev.Data != nil && int64(len(prev.Data)) == st.Size() {
-				return Result{Size: st.Size(), Digest: prev.Digest, Data: prev.Data, Same: true}, nil
+				return Result{Path: path, Size: st.Size(), Digest: prev.Digest, Data: prev.Data, Same: true}, nil
 			}
 		}
 	}
-	data, digest, err := readDigest(f, st.Size())
+	if linked && req.Linked != nil {
+		req.Linked(path, st.Size())
+	}
+	var data []byte
+	var digest api.Digest
+	if req.Linked != nil {
+		digest, err = digestOf(f)
+	} else {
+		data, digest, err = readDigest(f, st.Size())
+	}
 	if err != nil {
 		return Result{}, fmt.Errorf("read the executable: %w", err)
 	}
 	if !linked && digest != prev.Digest {
 		return Result{}, &damagedError{prev.Path}
 	}
-	return Result{Size: int64(len(data)), Digest: digest, Data: data, Same: prev != nil && digest == prev.Digest}, nil
+	return Result{Path: path, Size: st.Size(), Digest: digest, Data: data, Same: prev != nil && digest == prev.Digest}, nil
+}
+
+// digestOf makes the digest without keeping the content.
+func digestOf(f *os.File) (api.Digest, error) {
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", err
+	}
+	return api.Digest("sha256:" + hex.EncodeToString(h.Sum(nil))), nil
 }
 
 // readDigest reads size bytes and makes their digest on the way: one goroutine reads while this one hashes, which takes

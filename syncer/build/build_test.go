@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -224,6 +225,43 @@ func TestBuildAgain(t *testing.T) {
 		if r := build(&Result{Path: kept.Path, Digest: kept.Digest}); r.Digest != kept.Digest || !slices.Equal(r.Data, kept.Data) || same(r, kept) {
 			t.Errorf("an executable damaged at %d was used", at)
 		}
+	}
+}
+
+// Linked is told of a complete file under its last name, once for each that was linked.
+func TestBuildLinked(t *testing.T) {
+	dir := write(t, "go.mod", gomod("example.com/m"), "main.go", mainGo)
+	b := builder(t, dir, FindOptions{})
+	out := t.TempDir()
+	told := ""
+	linked := func(path string, size int64) {
+		content, err := os.ReadFile(path)
+		sum := sha256.Sum256(content)
+		if told += fmt.Sprintf("%s sha256:%x\n", path, sum); err != nil || int64(len(content)) != size {
+			t.Errorf("told of %d bytes, read %d: %v", size, len(content), err)
+		}
+	}
+	first, err := b.Build(t.Context(), Request{OutDir: out, Linked: linked})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := fmt.Sprintf("%s %s\n", first.Path, first.Digest); told != want || first.Data != nil {
+		t.Errorf("told %q, want %q; %d bytes kept", told, want, len(first.Data))
+	}
+	told = ""
+	again, err := b.Build(t.Context(), Request{OutDir: out, Previous: &first, Linked: linked})
+	if err != nil || !again.Same || told != "" {
+		t.Errorf("nothing to link: %v, same %v, told %q", err, again.Same, told)
+	}
+	for _, r := range []Result{first, again} {
+		os.Remove(r.Path)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	if _, err := b.Build(ctx, Request{OutDir: out, Linked: func(string, int64) { cancel() }}); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled when it was linked: %v", err)
+	}
+	if left, err := os.ReadDir(out); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v %v", left, err)
 	}
 }
 

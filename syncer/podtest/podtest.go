@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -367,6 +368,62 @@ func Run(t *testing.T, subject func(t *testing.T) Subject) {
 		}
 		if got := Get(t, s, "/"); got != "one" {
 			t.Fatalf("after all that the pod answers %q", got)
+		}
+		if left, _ := filepath.Glob(filepath.Join(s.Store, "tmp-*")); len(left) > 0 {
+			t.Fatalf("left behind: %v", left)
+		}
+	})
+	t.Run("unnamed", func(t *testing.T) {
+		s := subject(t)
+		one, two, three := Build(t, "one"), Build(t, "two"), Build(t, "three")
+		Ship(t, s, Manifest(1, one), one)
+		s.Events.Listening(t, 1)
+		if err := s.Pod.Stage(t.Context(), api.Blob{Size: two.Size, Encoding: api.EncodingRaw}, bytes.NewReader(two.Data)); problemCode(err) != api.CodeBadManifest {
+			t.Fatalf("bytes without a digest: %v", err)
+		}
+		offer := func(path string, size int64) error {
+			return s.Pod.Stage(t.Context(), api.Blob{Size: size, Encoding: api.EncodingPath, Path: path}, bytes.NewReader(nil))
+		}
+		if !must(s.Pod.Status(t.Context())).SharesFiles {
+			if err := offer(two.Path, two.Size); problemCode(err) != api.CodeBadManifest {
+				t.Fatalf("a path for a pod that takes none: %v", err)
+			}
+			return
+		}
+		if err := offer(two.Path, two.Size-1); problemCode(err) != api.CodeBlobCorrupt {
+			t.Fatalf("another size: %v", err)
+		}
+		// The pod names what it is given by what it finds in it, whether it links or copies the file.
+		bad := bytes.Clone(three.Data)
+		bad[len(bad)/2] ^= 1
+		for _, mode := range []os.FileMode{0o700, 0o600} {
+			path := filepath.Join(t.TempDir(), "bad")
+			if err := os.WriteFile(path, bad, mode); err != nil {
+				t.Fatal(err)
+			}
+			if err := offer(path, three.Size); err != nil {
+				t.Fatal(err)
+			}
+			st := must(s.Pod.Status(t.Context()))
+			if !slices.Contains(st.Blobs, DigestOf(bad)) || slices.Contains(st.Blobs, three.Digest) {
+				t.Fatalf("of a damaged file the pod made %v", st.Blobs)
+			}
+			os.Remove(filepath.Join(s.Store, strings.TrimPrefix(string(DigestOf(bad)), "sha256:")))
+		}
+		if _, err := s.Pod.Swap(t.Context(), Manifest(2, three)); problemCode(err) != api.CodeBlobMissing {
+			t.Fatalf("swap to what it does not have: %v", err)
+		}
+		if got := Get(t, s, "/"); got != "one" {
+			t.Fatalf("after all that the pod answers %q", got)
+		}
+		if err := offer(two.Path, two.Size); err != nil {
+			t.Fatal(err)
+		}
+		if st, err := s.Pod.Swap(t.Context(), Manifest(2, two)); err != nil || st.Digest != two.Digest {
+			t.Fatalf("swap to what it took in: %+v %v", st, err)
+		}
+		if got := Get(t, s, "/"); got != "two" {
+			t.Fatalf("answer %q", got)
 		}
 		if left, _ := filepath.Glob(filepath.Join(s.Store, "tmp-*")); len(left) > 0 {
 			t.Fatalf("left behind: %v", left)

@@ -1,11 +1,8 @@
 package supervisor
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 
@@ -55,13 +52,7 @@ func (s *store) verify(d api.Digest) bool {
 	if !validDigest(d) {
 		return false
 	}
-	f, err := os.Open(s.path(d))
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil || "sha256:"+hex.EncodeToString(h.Sum(nil)) != string(d) {
+	if got, err := digestOf(s.path(d)); err != nil || got != d {
 		os.Remove(s.path(d))
 		return false
 	}
