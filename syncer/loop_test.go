@@ -17,6 +17,7 @@ type fakePod struct {
 	mu    sync.Mutex
 	st    api.Status
 	lost  int // this many calls fail as a lost connection does
+	full  int // this many blobs find no space
 	swaps []api.Manifest
 }
 
@@ -40,6 +41,10 @@ func (p *fakePod) Stage(_ context.Context, b api.Blob, r io.Reader) error {
 	defer p.mu.Unlock()
 	if err := p.fail(); err != nil {
 		return err
+	}
+	if p.full > 0 {
+		p.full--
+		return &api.Problem{Code: api.CodeDiskFull, Message: "full"}
 	}
 	p.st.Blobs = append(p.st.Blobs, b.Digest)
 	return nil
@@ -191,6 +196,39 @@ func TestLoopFilesOnly(t *testing.T) {
 		b.settle()
 		if b.builds != 1 || len(b.generations()) != 2 {
 			t.Fatalf("%d builds, shipped %v", b.builds, b.generations())
+		}
+	})
+}
+
+// A pod that was full may have made space by refusing: it is asked once more. After that it is the user's to mend.
+func TestLoopDiskFull(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bench) {
+		save := func(full int) (shipped int) {
+			b.pod.mu.Lock()
+			b.pod.full = full
+			b.pod.mu.Unlock()
+			b.loop.Changed(Change{Build: true, Saved: time.Now()})
+			b.settle()
+			return len(b.generations())
+		}
+		b.settle()
+		if n := save(1); n != 2 {
+			t.Fatalf("%d generations after space was made", n)
+		}
+		if n := save(2); n != 2 {
+			t.Fatalf("%d generations in a full pod", n)
+		}
+		told := 0
+		for _, e := range b.events {
+			if p, ok := e.(*api.ProblemEvent); ok && p.Code == api.CodeDiskFull {
+				told++
+			}
+		}
+		if told != 1 {
+			t.Fatalf("told %d times, want once", told)
+		}
+		if n := save(0); n != 3 {
+			t.Fatalf("%d generations with space again", n)
 		}
 	})
 }
