@@ -3,7 +3,11 @@ package syncer
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"os"
+	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -68,6 +72,7 @@ type bench struct {
 	mu     sync.Mutex
 	events []api.Event
 	builds int
+	saved  []time.Time // of each generation that was shipped, the edit that led to it
 	broken bool
 	dir    string
 }
@@ -88,11 +93,15 @@ func inBubble(t *testing.T, f func(t *testing.T, b *bench)) {
 				case <-ctx.Done():
 					return Built{}, nil, ctx.Err()
 				}
-				if broken {
-					return Built{}, []*api.Problem{{Code: "build-failed", Message: "no"}}, nil
+				if broken { // with an executable that is not to be looked at
+					return Built{Executable: Executable{Path: dir, Digest: "stale"}}, []*api.Problem{{Code: "build-failed", Message: "no"}}, nil
 				}
-				return Built{Executable: Executable{Path: dir, Digest: api.Digest(rune('a' + n))}}, nil, nil
-			}})
+				path := filepath.Join(dir, fmt.Sprint("built-", n))
+				if err := os.WriteFile(path, nil, 0o700); err != nil {
+					return Built{}, nil, err
+				}
+				return Built{Executable: Executable{Path: path, Digest: api.Digest(rune('a' + n))}, Temporary: true}, nil, nil
+			}, Shipping: func(g api.Generation, saved time.Time) { b.mu.Lock(); b.saved = append(b.saved, saved); b.mu.Unlock() }})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- b.loop.Run(ctx) }()
@@ -101,10 +110,26 @@ func inBubble(t *testing.T, f func(t *testing.T, b *bench)) {
 		if err := <-done; !errors.Is(err, context.Canceled) {
 			t.Error(err)
 		}
+		if left := b.built(t); len(left) > 0 {
+			t.Errorf("left behind: %v", left)
+		}
 	})
 }
 
 func (b *bench) settle() { time.Sleep(30 * time.Second); synctest.Wait() }
+
+// built are the executables that have not been removed.
+func (b *bench) built(t *testing.T) []string {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join(b.dir, "built-*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range paths {
+		paths[i] = filepath.Base(paths[i])
+	}
+	return paths
+}
 
 func (b *bench) generations() (out []api.Generation) {
 	b.pod.mu.Lock()
@@ -118,11 +143,19 @@ func (b *bench) generations() (out []api.Generation) {
 func TestLoopSupersedes(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bench) {
 		b.settle()
+		var last time.Time
 		for range 5 { // each save comes before the build of the last one ends
-			b.loop.Changed(Change{Build: true, Saved: time.Now()})
+			last = time.Now()
+			b.loop.Changed(Change{Build: true, Saved: last})
 			time.Sleep(300 * time.Millisecond)
 		}
 		b.settle()
+		if len(b.saved) != 2 || !b.saved[1].Equal(last) {
+			t.Errorf("saved at %v, want the last save's %v", b.saved, last)
+		}
+		if left := b.built(t); !slices.Equal(left, []string{"built-6"}) {
+			t.Errorf("executables: %v, want only the one that the pod has", left)
+		}
 		if g := b.generations(); len(g) != 2 {
 			t.Fatalf("shipped %v: want the first build and the last", g)
 		}
