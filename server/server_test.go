@@ -2,17 +2,22 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"fairlead.dev/api"
+	"fairlead.dev/syncer"
+	"fairlead.dev/syncer/build"
 )
 
 func TestEnvironmentName(t *testing.T) {
@@ -66,11 +71,14 @@ func TestRecords(t *testing.T) {
 	if all := r.All(); len(all) != 1 {
 		t.Fatalf("%+v", all)
 	}
-	if err := os.WriteFile(filepath.Join(r.Dir, "shop-1", "record.json"), []byte(`{"version":1}`), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := r.Load("shop-1"); err == nil {
-		t.Fatal("a record without a token was taken")
+	for name, text := range map[string]string{"no token": `{"version":1}`, "short token": `{"version":1,"token":"0123456789abcdef"}`,
+		"another version": `{"version":2,"token":"` + rec.Token + `"}`, "nonsense": `{"version":1,"token":`} {
+		if err := os.WriteFile(filepath.Join(r.Dir, "shop-1", "record.json"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.Load("shop-1"); err == nil {
+			t.Errorf("%s: the record was taken", name)
+		}
 	}
 }
 
@@ -118,6 +126,16 @@ func TestTunnels(t *testing.T) {
 	if err != nil || n == taken.Addr().(*net.TCPAddr).Port {
 		t.Fatalf("%d %v", n, err)
 	}
+	if n, err := tun.open(ctx, 82); err != nil || n < 1024 {
+		t.Fatalf("a port of the system's: %d %v", n, err)
+	}
+	if runtime.GOOS == "linux" { // where all of 127.0.0.0/8 is there, and a port of all addresses would be taken here too
+		other, err := net.Listen("tcp", fmt.Sprintf("127.0.0.2:%d", had))
+		if err != nil {
+			t.Fatalf("it listens on more than 127.0.0.1: %v", err)
+		}
+		other.Close()
+	}
 	c, err := net.DialTCP("tcp", nil, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: had})
 	if err != nil {
 		t.Fatal(err)
@@ -130,11 +148,39 @@ func TestTunnels(t *testing.T) {
 		t.Fatalf("%q %v", b, err)
 	}
 	cancel()
-	tun.wait()
+	ended := make(chan struct{})
+	go func() { tun.wait(); close(ended) }()
+	select {
+	case <-ended:
+	case <-time.After(20 * time.Second):
+		t.Fatal("a connection goes on after its tunnel")
+	}
 	if _, err := c.Read(b); err == nil {
 		t.Fatal("the connection outlives its tunnel")
 	}
 	if len(asked) != 1 || asked[0] != 80 {
 		t.Fatalf("asked for %v", asked)
+	}
+}
+
+// Which changed files are of a synced folder, and which are settings.
+func TestWhatAFileIs(t *testing.T) {
+	dir := t.TempDir()
+	at := func(rel string) string { return filepath.Join(dir, filepath.FromSlash(rel)) }
+	settings := []string{at("fairlead.yaml"), at("../user.yaml")}
+	s := &Session{cfg: Config{SettingsFiles: settings, Reload: func() (api.Process, build.Config, []*api.Problem) { panic("not asked for") },
+		Folders: []syncer.Folder{{Name: "a", Path: at("a")}, {Name: "b", Path: at("b"), Ignored: func(rel string, isDir bool) bool { return rel == "sub/no.tmp" }}}}}
+	for rel, want := range map[string]bool{
+		"a/x": true, "a/deep/x": true, "a/..x": true, "b/sub/x": true, "b/sub/no.tmp": false,
+		"x": false, "ab": false, "c/x": false, "../a/x": false, "fairlead.yaml": false,
+	} {
+		if got := s.synced(at(rel)); got != want {
+			t.Errorf("%s: synced %v", rel, got)
+		}
+	}
+	for rel, want := range map[string]bool{"fairlead.yaml": true, "../user.yaml": true, "a/fairlead.yaml": false, "user.yaml": false} {
+		if got := s.isSettings(at(rel)); got != want {
+			t.Errorf("%s: settings %v", rel, got)
+		}
 	}
 }

@@ -67,7 +67,8 @@ func TestAgentKilledAlone(t *testing.T) {
 		}
 		return nil
 	})
-	if d := time.Since(killed); d > 20*time.Second {
+	// Ten seconds are promised. Beyond that the machine may be busy.
+	if d := time.Since(killed); d < 5*time.Second || d > 40*time.Second {
 		t.Errorf("it took %s", d)
 	}
 	// What is left of it is found and forgotten.
