@@ -394,6 +394,14 @@ func Run(t *testing.T, subject func(t *testing.T) Subject) {
 		if err := s.Pod.Stage(t.Context(), blob, bytes.NewReader(patch.Bytes())); problemCode(err) != api.CodeBaseMissing {
 			t.Fatalf("wrong base: %v", err)
 		}
+		other := variant(t, one, 1) // there, and not what the patch was made against
+		if err := s.Pod.Stage(t.Context(), api.Blob{Digest: other.Digest, Size: other.Size, Encoding: api.EncodingRaw}, bytes.NewReader(other.Data)); err != nil {
+			t.Fatal(err)
+		}
+		blob.Base = other.Digest
+		if err := s.Pod.Stage(t.Context(), blob, bytes.NewReader(patch.Bytes())); problemCode(err) != api.CodeBaseMissing {
+			t.Fatalf("another base: %v", err)
+		}
 		if _, err := s.Pod.Swap(t.Context(), Manifest(2, two)); problemCode(err) != api.CodeBlobMissing {
 			t.Fatalf("swap without its executable: %v", err)
 		}

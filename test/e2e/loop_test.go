@@ -1,7 +1,9 @@
 package e2e
 
 import (
+	"fmt"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"fairlead.dev/api"
@@ -84,10 +86,14 @@ func TestKeepAndStop(t *testing.T) {
 		if code := a.interrupt(t); code != 0 {
 			t.Errorf("exit %d\n%s", code, a.stderr())
 		}
-		all := p.m.status(t)
-		if len(all) != 1 || all[0].Pod == nil || all[0].Pod.PID != before.PID || all[0].Pod.Holder != "" {
-			t.Fatalf("after --keep: %+v", all)
-		}
+		// The pod may take a moment to see that its agent has gone.
+		eventually(t, "it is kept, and nobody's", func() error {
+			all := p.m.status(t)
+			if len(all) != 1 || all[0].Pod == nil || all[0].Pod.PID != before.PID || all[0].Pod.Holder != "" {
+				return fmt.Errorf("after --keep: %+v", all)
+			}
+			return nil
+		})
 		// The next run goes on with it.
 		a = p.run(t, s.dir, "--keep", "--", "-port", p.port(t))
 		a.live(t, "v1")
@@ -141,4 +147,19 @@ func TestShop(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A start that is interrupted while its pod is made leaves nothing.
+func TestInterruptedStart(t *testing.T) {
+	p := newKube(t)
+	s := newTiny(t, "v1")
+	a := p.run(t, s.dir, "--", "-port", p.port(t))
+	a.wait(t, "the pod is waited for", func(e api.Event) bool {
+		x, ok := e.(*api.EnvironmentEvent)
+		return ok && x.State == "creating" && strings.HasPrefix(x.Reason, "waiting for pod")
+	})
+	if code := a.interrupt(t); code != 0 {
+		t.Errorf("exit %d\n%s", code, a.stderr())
+	}
+	p.wantNothing(t)
 }
