@@ -184,3 +184,85 @@ func TestWhatAFileIs(t *testing.T) {
 		}
 	}
 }
+
+// What looks like source counts until it is known what the executable is made of, and while that is being asked anew.
+func TestRelevantWhileUnknown(t *testing.T) {
+	b := &builds{}
+	check := func(when string, want bool) {
+		t.Helper()
+		for path, source := range map[string]bool{"/x/new/a.go": true, "/x/go.mod": true, "/x/go.work.sum": true, "/x/README.md": false, "/x/go": false} {
+			if got := b.relevant(path); got != (source && want) {
+				t.Errorf("%s: %s is relevant: %v", when, path, got)
+			}
+		}
+	}
+	check("before the first list", true)
+	b.inputs.Store(&build.Inputs{})
+	check("with a list that has none of them", false)
+	b.stale.Store(true)
+	check("while it is made anew", true)
+}
+
+// Settings that are wrong leave things as they are, and are told; a warning keeps nothing back.
+func TestReload(t *testing.T) {
+	var problems []*api.Problem
+	var told []string
+	s := &Session{keep: &keeper{}, builds: &builds{}, proc: api.Process{Port: 1}}
+	s.cfg = Config{Emit: func(e api.Event) { told = append(told, e.(*api.ProblemEvent).Code) },
+		Reload: func() (api.Process, build.Config, []*api.Problem) {
+			return api.Process{Port: 2}, build.Config{}, problems
+		}}
+	problems = []*api.Problem{{Code: "warned", Severity: api.SeverityWarning}, {Code: "wrong"}}
+	if s.reload() || s.proc.Port != 1 {
+		t.Errorf("wrong settings were taken over: %+v", s.proc)
+	}
+	problems = problems[:1]
+	if !s.reload() || s.proc.Port != 2 {
+		t.Errorf("settings with a warning were not taken over: %+v", s.proc)
+	}
+	if d := cmp.Diff([]string{"warned", "wrong", "warned"}, told); d != "" {
+		t.Error(d)
+	}
+}
+
+// That a generation answers is told once, however often its ports are; again when its address is another, and when
+// another supervisor runs it.
+func TestReadyOnce(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var ready []*api.ReadyEvent
+	s := &Session{keep: &keeper{recs: Records{Dir: t.TempDir()}, rec: Record{Environment: api.Environment{Name: "shop-1"}, Ports: map[int]int{}}},
+		saved: map[api.Generation]time.Time{3: time.Now().Add(-time.Second)}, ready: map[api.Generation]string{}, again: map[api.Generation]bool{},
+		tun: newTunnels(nil, func(context.Context, int) (net.Conn, error) { return nil, io.EOF })}
+	defer s.tun.wait()
+	defer cancel()
+	s.cfg.Emit = func(e api.Event) {
+		if r, ok := e.(*api.ReadyEvent); ok {
+			ready = append(ready, r)
+		}
+	}
+	listening := func(ports ...api.Port) {
+		s.podEvent(ctx, &api.ListeningEvent{Header: api.Header{Type: api.KindListening, Generation: 3, Time: time.Now()}, Ports: ports})
+	}
+	want := func(when string, n int) {
+		t.Helper()
+		if len(ready) != n {
+			t.Fatalf("%s: told %d times, want %d", when, len(ready), n)
+		}
+	}
+	main := api.Port{Port: 40001, Main: true}
+	listening(main)
+	want("at first", 1)
+	if r := ready[0]; !strings.HasPrefix(r.URL, "http://127.0.0.1:") || r.Generation != 3 || r.MS < 1000 {
+		t.Errorf("%+v", r)
+	}
+	listening(main, api.Port{Port: 40002})
+	want("with another port beside it", 1)
+	listening(api.Port{Port: 40002, Main: true})
+	want("with another main port", 2)
+	s.anew()
+	listening(api.Port{Port: 40002, Main: true})
+	want("under another supervisor", 3)
+	if r := ready[2]; r.MS != 0 {
+		t.Errorf("no save led to it, it took %d ms", r.MS)
+	}
+}

@@ -44,6 +44,11 @@ func TestAgentKilled(t *testing.T) {
 				t.Errorf("there are %v, want a Deployment, a Pod and a Secret", o)
 			}
 		}
+		for _, e := range a.all() {
+			if isLine("starting v1")(e) {
+				t.Errorf("what the killed agent had shown is shown again: %+v", e)
+			}
+		}
 		s.edit(t, "v3")
 		a.live(t, "v3")
 		a.running(t, "v3")

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"fairlead.dev/api"
 )
@@ -147,6 +148,28 @@ func TestShop(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A package that an edit brings in is followed from then on, also while the go command is still asked what it is made of.
+func TestNewPackage(t *testing.T) {
+	p := newLocal(t)
+	s := newTiny(t, "v1")
+	a := p.run(t, s.dir, "--", "-port", p.port(t))
+	a.live(t, "v1")
+	for i, pause := range []time.Duration{20 * time.Millisecond, 60 * time.Millisecond, 120 * time.Millisecond} {
+		name := fmt.Sprint("part", i)
+		put := func(v string) string {
+			v = name + v
+			write(t, filepath.Join(s.dir, name, "part.go"), fmt.Sprintf("package %s\n\nfunc Version() string { return %q }\n", name, v))
+			return v
+		}
+		put("-old")
+		write(t, s.version, fmt.Sprintf("package main\n\nimport \"example.com/tiny/%s\"\n\nvar version = %[1]s.Version()\n", name))
+		after(pause) // the save has been noticed, and the answer takes longer
+		a.live(t, put("-soon"))
+		a.live(t, put("-later"))
+	}
+	a.running(t, "part2-later")
 }
 
 // A start that is interrupted while its pod is made leaves nothing.
