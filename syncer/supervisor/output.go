@@ -120,14 +120,17 @@ func (r *ring) next(dst []byte, after uint64) ([]byte, uint64, <-chan struct{}) 
 	li := search(logs, after)
 	si := search(r.states, after)
 	start := len(dst)
-	for len(dst)-start < batchBytes && (li < len(logs) || si < len(r.states)) {
+	var lost uint64 // before state events; told with the next line, which there is: the newest is never lost
+	for (len(dst)-start < batchBytes || lost > 0) && (li < len(logs) || si < len(r.states)) {
 		if si < len(r.states) && (li == len(logs) || r.states[si].seq < logs[li].seq) {
+			lost += r.lostLocked(after, r.states[si].seq)
 			dst = append(append(dst, r.states[si].state...), '\n')
 			after = r.states[si].seq
 			si++
 			continue
 		}
-		dst = appendLine(dst, &logs[li], r.lostLocked(after, logs[li].seq))
+		dst = appendLine(dst, &logs[li], lost+r.lostLocked(after, logs[li].seq))
+		lost = 0
 		after = logs[li].seq
 		li++
 	}
@@ -141,7 +144,7 @@ func (r *ring) lostLocked(after, seq uint64) uint64 {
 	if lost == 0 {
 		return 0
 	}
-	a, b := search(r.states, after), search(r.states, seq)
+	a, b := search(r.states, after), search(r.states, seq-1)
 	return lost - uint64(b-a)
 }
 

@@ -10,6 +10,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -318,5 +321,78 @@ func TestWriteProblem(t *testing.T) {
 	var p *api.Problem
 	if err := writeProblem("stage", syscall.EIO); errors.As(err, &p) || !errors.Is(err, syscall.EIO) {
 		t.Errorf("%v", err)
+	}
+}
+
+// Only lines are counted as lost; what the process itself did in between is kept.
+func TestRingCountsLines(t *testing.T) {
+	r := newRing(10 * (lineCost + 1))
+	for range 3 {
+		for range 50 {
+			r.addLine(r0, 1, false, false, []byte("x"))
+		}
+		r.addState(&api.ProcessEvent{Header: api.Header{Type: api.KindProcess}, State: api.StateRunning})
+	}
+	r.addLine(r0, 1, false, false, []byte("x"))
+	var kept, lost uint64
+	for _, l := range lines(t, r) {
+		kept++
+		lost += l.Dropped
+	}
+	if kept+lost != 151 || kept != 10 {
+		t.Errorf("%d lines and %d lost of 151", kept, lost)
+	}
+}
+
+// How long a swap waits for what is in the service's hands.
+func TestWaitForFlights(t *testing.T) {
+	now := time.Now()
+	ago := func(d time.Duration) time.Time { return now.Add(-d) }
+	for name, c := range map[string]struct {
+		f    flight
+		want time.Duration
+	}{
+		"no answer yet":           {flight{started: ago(3 * time.Second)}, drainLimit - 3*time.Second},
+		"no answer for long":      {flight{started: ago(time.Minute)}, 0},
+		"an answer that begins":   {flight{started: ago(time.Minute), answered: ago(200 * time.Millisecond)}, streamAfter - 200*time.Millisecond},
+		"an answer that flows on": {flight{started: ago(time.Minute), answered: ago(2 * time.Second)}, 0},
+		"a stream":                {flight{started: now, answered: now, stream: true}, 0},
+	} {
+		g := newGate(func() {})
+		g.inflight[&c.f] = struct{}{}
+		g.inflight[&flight{started: now, stream: true}] = struct{}{}
+		if got := g.waitLocked(now); got != c.want {
+			t.Errorf("%s: %s, want %s", name, got, c.want)
+		}
+	}
+}
+
+// A stream is known by its answer.
+func TestStreamsAreKnown(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", r.URL.Query().Get("type"))
+		if r.URL.Query().Has("upgrade") {
+			w.Header().Set("Upgrade", "x")
+			w.WriteHeader(http.StatusSwitchingProtocols)
+		}
+	}))
+	defer srv.Close()
+	g := newGate(func() {})
+	g.open([]listener{{addr: srv.Listener.Addr().(*net.TCPAddr).AddrPort()}}, srv.Listener.Addr().(*net.TCPAddr).Port)
+	defer g.dropIdle()
+	for query, want := range map[string]bool{"type=text/plain": false, "type=text/event-stream": true, "type=text/event-stream%3Bcharset=utf-8": true, "upgrade=1": true} {
+		f := &flight{}
+		r, err := http.NewRequestWithContext(context.WithValue(t.Context(), flightKey{}, f), http.MethodGet, "http://service:0/?"+query, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := g.roundTrip(r)
+		if err != nil {
+			t.Fatalf("%s: %v", query, err)
+		}
+		resp.Body.Close()
+		if f.stream != want || f.answered.IsZero() {
+			t.Errorf("%s: %+v", query, f)
+		}
 	}
 }
