@@ -54,10 +54,10 @@ func (r *Recorder) Add(e api.Event) {
 	}
 }
 
-// Wait returns the first event that ok accepts, or fails the test after 20 seconds.
+// Wait returns the first event that ok accepts, or fails the test after a minute: the machine may be busy.
 func (r *Recorder) Wait(t testing.TB, what string, ok func(api.Event) bool) api.Event {
 	t.Helper()
-	limit := time.After(20 * time.Second)
+	limit := time.After(time.Minute)
 	for seen := 0; ; {
 		r.mu.Lock()
 		for ; seen < len(r.all); seen++ {
@@ -493,7 +493,7 @@ func Run(t *testing.T, subject func(t *testing.T) Subject) {
 		io.ReadFull(resp.Body, make([]byte, 9))
 		start := time.Now()
 		Ship(t, s, Manifest(2, two), two)
-		if d := time.Since(start); d > 5*time.Second { // the bound of a request without an answer is 10 s
+		if d := time.Since(start); d > 8*time.Second { // the bound of a request without an answer is 10 s
 			t.Fatalf("the swap waited %v for an event stream", d)
 		}
 		if got := Get(t, s, "/"); got != "two" {
