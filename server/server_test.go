@@ -203,6 +203,23 @@ func TestRelevantWhileUnknown(t *testing.T) {
 	check("while it is made anew", true)
 }
 
+// What killed agents built goes, what this one builds and what else is there stays.
+func TestSweep(t *testing.T) {
+	recs := Records{Dir: t.TempDir()}
+	s := &Session{cfg: Config{Records: recs}, builds: &builds{out: filepath.Join(recs.Folder("shop-1"), "out-3")}}
+	s.cfg.Spec.Name = "shop-1"
+	for _, d := range []string{"out-1", "out-2", "out-3", "base"} {
+		if err := os.MkdirAll(filepath.Join(recs.Folder("shop-1"), d, "x"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.sweep()
+	left, err := filepath.Glob(filepath.Join(recs.Folder("shop-1"), "*"))
+	if err != nil || len(left) != 2 || filepath.Base(left[0]) != "base" || filepath.Base(left[1]) != "out-3" {
+		t.Errorf("%v is left (%v)", left, err)
+	}
+}
+
 // Settings that are wrong leave things as they are, and are told; a warning keeps nothing back.
 func TestReload(t *testing.T) {
 	var problems []*api.Problem
