@@ -75,7 +75,7 @@ type TransferEvent struct {
 	Bytes int64 `json:"bytes"`
 	Full  bool  `json:"full"` // the executable travelled whole, not as a difference
 	MS    int64 `json:"ms"`
-	Files int   `json:"files,omitempty"` // plain files sent, beside the executable
+	Files int   `json:"files,omitempty"` // contents sent whole, the executable included
 	// Reason says why it was full where a difference was expected.
 	Reason string `json:"reason,omitempty"`
 }

@@ -44,6 +44,15 @@ func TestEventContract(t *testing.T) {
 	}
 }
 
+// What this version does not know is an error, and so is what is no event: no line is taken for another.
+func TestDecodeEventRefuses(t *testing.T) {
+	for _, line := range []string{``, `{}`, `[]`, `{"type":"later","generation":1}`, `{"type":"LOG"}`, `{"type":"build","ok":"yes"}`, `{"type":"log"`} {
+		if e, err := DecodeEvent([]byte(line)); err == nil {
+			t.Errorf("%s became %+v", line, e)
+		}
+	}
+}
+
 // Every member that an event can have is on the page, below its type's heading.
 func TestEventDocs(t *testing.T) {
 	page, err := os.ReadFile("../docs/events.md")

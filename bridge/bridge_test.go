@@ -108,6 +108,18 @@ func TestConformance(t *testing.T) {
 	})
 }
 
+// ended returns why a Conn gave up, which it must.
+func ended(t *testing.T, end <-chan error) error {
+	t.Helper()
+	select {
+	case err := <-end:
+		return err
+	case <-time.After(20 * time.Second):
+		t.Fatal("it goes on")
+		return nil
+	}
+}
+
 func code(err error) string {
 	var p *api.Problem
 	if errors.As(err, &p) {
@@ -118,9 +130,9 @@ func code(err error) string {
 
 func TestToken(t *testing.T) {
 	p := startPod(t)
-	for _, tok := range []string{"wrong", token + "0", strings.ToUpper(token)} {
+	for _, tok := range []string{"wrong", token + "0", token[1:], token[:len(token)-1], strings.ToUpper(token)} {
 		_, end := connect(t, bridge.Options{Dial: p.dial, Token: tok, Name: "x"})
-		if err := <-end; code(err) != api.CodeUnauthorized {
+		if err := ended(t, end); code(err) != api.CodeUnauthorized {
 			t.Errorf("token %q: %v", tok, err)
 		}
 	}
@@ -150,11 +162,11 @@ func TestHolder(t *testing.T) {
 	looker, _ := connect(t, bridge.Options{Dial: p.dial})
 	waitHolder(t, looker, "ada@one (pid 1)")
 	_, second := connect(t, bridge.Options{Dial: p.dial, Name: "bob@two (pid 2)"})
-	if err := <-second; code(err) != api.CodeHeld || !strings.Contains(err.Error(), "ada@one") {
+	if err := ended(t, second); code(err) != api.CodeHeld || !strings.Contains(err.Error(), "ada@one") {
 		t.Fatalf("the second agent was told %v", err)
 	}
 	_, third := connect(t, bridge.Options{Dial: p.dial, Name: "bob@two (pid 3)", TakeOver: true})
-	if err := <-first; code(err) != api.CodeTakenOver || !strings.Contains(err.Error(), "bob@two") {
+	if err := ended(t, first); code(err) != api.CodeTakenOver || !strings.Contains(err.Error(), "bob@two") {
 		t.Fatalf("the first agent was told %v", err)
 	}
 	waitHolder(t, looker, "bob@two (pid 3)")

@@ -79,6 +79,10 @@ type handler struct {
 	mux   *http.ServeMux
 }
 
+// connKey is the context key of the connection's own context. A request's ends with the first read that fails, and the
+// tunnel looks at a connection's first bytes under a deadline.
+type connKey struct{}
+
 // serveConn answers one connection until it ends.
 func (h *handler) serveConn(conn net.Conn) {
 	sess, err := yamux.Server(conn, muxConfig())
@@ -92,7 +96,7 @@ func (h *handler) serveConn(conn net.Conn) {
 	defer stop()
 	srv := &http.Server{
 		Handler:           h,
-		BaseContext:       func(net.Listener) context.Context { return ctx },
+		BaseContext:       func(net.Listener) context.Context { return context.WithValue(ctx, connKey{}, ctx) },
 		ReadHeaderTimeout: 30 * time.Second,
 		ErrorLog:          log.New(io.Discard, "", 0),
 	}
@@ -218,7 +222,7 @@ func (h *handler) tunnel(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusBadRequest, errors.New("port must be a number from 0 to 65535"))
 		return
 	}
-	ctx := r.Context()
+	ctx := r.Context().Value(connKey{}).(context.Context)
 	conn, br, err := hijack(w, r, protoTunnel)
 	if err != nil {
 		fail(w, http.StatusBadRequest, err)

@@ -22,6 +22,7 @@ type builds struct {
 	out string // folder of the executables
 
 	inputs atomic.Pointer[build.Inputs] // nil until they have been listed
+	stale  atomic.Bool                  // they are being listed anew: what is new among them is not known yet
 
 	mu      sync.Mutex
 	builder *build.Builder
@@ -101,11 +102,16 @@ func (b *builds) list(ctx context.Context, t api.Target) error {
 	return nil
 }
 
-// relevant says whether a changed path may change the executable; before the first listing, whether it looks like
-// source.
+// relevant says whether a changed path may change the executable; before the first listing, and until a new one is there,
+// whether it looks like source: a package that was imported a moment ago may be edited right after.
 func (b *builds) relevant(path string) bool {
 	if in := b.inputs.Load(); in != nil {
-		return in.Relevant(path)
+		if in.Relevant(path) {
+			return true
+		}
+		if !b.stale.Load() {
+			return false
+		}
 	}
 	switch filepath.Base(path) {
 	case "go.mod", "go.sum", "go.work", "go.work.sum":

@@ -2,17 +2,22 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"fairlead.dev/api"
+	"fairlead.dev/syncer"
+	"fairlead.dev/syncer/build"
 )
 
 func TestEnvironmentName(t *testing.T) {
@@ -66,11 +71,14 @@ func TestRecords(t *testing.T) {
 	if all := r.All(); len(all) != 1 {
 		t.Fatalf("%+v", all)
 	}
-	if err := os.WriteFile(filepath.Join(r.Dir, "shop-1", "record.json"), []byte(`{"version":1}`), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := r.Load("shop-1"); err == nil {
-		t.Fatal("a record without a token was taken")
+	for name, text := range map[string]string{"no token": `{"version":1}`, "short token": `{"version":1,"token":"0123456789abcdef"}`,
+		"another version": `{"version":2,"token":"` + rec.Token + `"}`, "nonsense": `{"version":1,"token":`} {
+		if err := os.WriteFile(filepath.Join(r.Dir, "shop-1", "record.json"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.Load("shop-1"); err == nil {
+			t.Errorf("%s: the record was taken", name)
+		}
 	}
 }
 
@@ -118,6 +126,16 @@ func TestTunnels(t *testing.T) {
 	if err != nil || n == taken.Addr().(*net.TCPAddr).Port {
 		t.Fatalf("%d %v", n, err)
 	}
+	if n, err := tun.open(ctx, 82); err != nil || n < 1024 {
+		t.Fatalf("a port of the system's: %d %v", n, err)
+	}
+	if runtime.GOOS == "linux" { // where all of 127.0.0.0/8 is there, and a port of all addresses would be taken here too
+		other, err := net.Listen("tcp", fmt.Sprintf("127.0.0.2:%d", had))
+		if err != nil {
+			t.Fatalf("it listens on more than 127.0.0.1: %v", err)
+		}
+		other.Close()
+	}
 	c, err := net.DialTCP("tcp", nil, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: had})
 	if err != nil {
 		t.Fatal(err)
@@ -130,11 +148,138 @@ func TestTunnels(t *testing.T) {
 		t.Fatalf("%q %v", b, err)
 	}
 	cancel()
-	tun.wait()
+	ended := make(chan struct{})
+	go func() { tun.wait(); close(ended) }()
+	select {
+	case <-ended:
+	case <-time.After(20 * time.Second):
+		t.Fatal("a connection goes on after its tunnel")
+	}
 	if _, err := c.Read(b); err == nil {
 		t.Fatal("the connection outlives its tunnel")
 	}
 	if len(asked) != 1 || asked[0] != 80 {
 		t.Fatalf("asked for %v", asked)
+	}
+}
+
+// Which changed files are of a synced folder, and which are settings.
+func TestWhatAFileIs(t *testing.T) {
+	dir := t.TempDir()
+	at := func(rel string) string { return filepath.Join(dir, filepath.FromSlash(rel)) }
+	settings := []string{at("fairlead.yaml"), at("../user.yaml")}
+	s := &Session{cfg: Config{SettingsFiles: settings, Reload: func() (api.Process, build.Config, []*api.Problem) { panic("not asked for") },
+		Folders: []syncer.Folder{{Name: "a", Path: at("a")}, {Name: "b", Path: at("b"), Ignored: func(rel string, isDir bool) bool { return rel == "sub/no.tmp" }}}}}
+	for rel, want := range map[string]bool{
+		"a/x": true, "a/deep/x": true, "a/..x": true, "b/sub/x": true, "b/sub/no.tmp": false,
+		"x": false, "ab": false, "c/x": false, "../a/x": false, "fairlead.yaml": false,
+	} {
+		if got := s.synced(at(rel)); got != want {
+			t.Errorf("%s: synced %v", rel, got)
+		}
+	}
+	for rel, want := range map[string]bool{"fairlead.yaml": true, "../user.yaml": true, "a/fairlead.yaml": false, "user.yaml": false} {
+		if got := s.isSettings(at(rel)); got != want {
+			t.Errorf("%s: settings %v", rel, got)
+		}
+	}
+}
+
+// What looks like source counts until it is known what the executable is made of, and while that is being asked anew.
+func TestRelevantWhileUnknown(t *testing.T) {
+	b := &builds{}
+	check := func(when string, want bool) {
+		t.Helper()
+		for path, source := range map[string]bool{"/x/new/a.go": true, "/x/go.mod": true, "/x/go.work.sum": true, "/x/README.md": false, "/x/go": false} {
+			if got := b.relevant(path); got != (source && want) {
+				t.Errorf("%s: %s is relevant: %v", when, path, got)
+			}
+		}
+	}
+	check("before the first list", true)
+	b.inputs.Store(&build.Inputs{})
+	check("with a list that has none of them", false)
+	b.stale.Store(true)
+	check("while it is made anew", true)
+}
+
+// What killed agents built goes, what this one builds and what else is there stays.
+func TestSweep(t *testing.T) {
+	recs := Records{Dir: t.TempDir()}
+	s := &Session{cfg: Config{Records: recs}, builds: &builds{out: filepath.Join(recs.Folder("shop-1"), "out-3")}}
+	s.cfg.Spec.Name = "shop-1"
+	for _, d := range []string{"out-1", "out-2", "out-3", "base"} {
+		if err := os.MkdirAll(filepath.Join(recs.Folder("shop-1"), d, "x"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.sweep()
+	left, err := filepath.Glob(filepath.Join(recs.Folder("shop-1"), "*"))
+	if err != nil || len(left) != 2 || filepath.Base(left[0]) != "base" || filepath.Base(left[1]) != "out-3" {
+		t.Errorf("%v is left (%v)", left, err)
+	}
+}
+
+// Settings that are wrong leave things as they are, and are told; a warning keeps nothing back.
+func TestReload(t *testing.T) {
+	var problems []*api.Problem
+	var told []string
+	s := &Session{keep: &keeper{}, builds: &builds{}, proc: api.Process{Port: 1}}
+	s.cfg = Config{Emit: func(e api.Event) { told = append(told, e.(*api.ProblemEvent).Code) },
+		Reload: func() (api.Process, build.Config, []*api.Problem) {
+			return api.Process{Port: 2}, build.Config{}, problems
+		}}
+	problems = []*api.Problem{{Code: "warned", Severity: api.SeverityWarning}, {Code: "wrong"}}
+	if s.reload() || s.proc.Port != 1 {
+		t.Errorf("wrong settings were taken over: %+v", s.proc)
+	}
+	problems = problems[:1]
+	if !s.reload() || s.proc.Port != 2 {
+		t.Errorf("settings with a warning were not taken over: %+v", s.proc)
+	}
+	if d := cmp.Diff([]string{"warned", "wrong", "warned"}, told); d != "" {
+		t.Error(d)
+	}
+}
+
+// That a generation answers is told once, however often its ports are; again when its address is another, and when
+// another supervisor runs it.
+func TestReadyOnce(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var ready []*api.ReadyEvent
+	s := &Session{keep: &keeper{recs: Records{Dir: t.TempDir()}, rec: Record{Environment: api.Environment{Name: "shop-1"}, Ports: map[int]int{}}},
+		saved: map[api.Generation]time.Time{3: time.Now().Add(-time.Second)}, ready: map[api.Generation]string{}, again: map[api.Generation]bool{},
+		tun: newTunnels(nil, func(context.Context, int) (net.Conn, error) { return nil, io.EOF })}
+	defer s.tun.wait()
+	defer cancel()
+	s.cfg.Emit = func(e api.Event) {
+		if r, ok := e.(*api.ReadyEvent); ok {
+			ready = append(ready, r)
+		}
+	}
+	listening := func(ports ...api.Port) {
+		s.podEvent(ctx, &api.ListeningEvent{Header: api.Header{Type: api.KindListening, Generation: 3, Time: time.Now()}, Ports: ports})
+	}
+	want := func(when string, n int) {
+		t.Helper()
+		if len(ready) != n {
+			t.Fatalf("%s: told %d times, want %d", when, len(ready), n)
+		}
+	}
+	main := api.Port{Port: 40001, Main: true}
+	listening(main)
+	want("at first", 1)
+	if r := ready[0]; !strings.HasPrefix(r.URL, "http://127.0.0.1:") || r.Generation != 3 || r.MS < 1000 {
+		t.Errorf("%+v", r)
+	}
+	listening(main, api.Port{Port: 40002})
+	want("with another port beside it", 1)
+	listening(api.Port{Port: 40002, Main: true})
+	want("with another main port", 2)
+	s.anew()
+	listening(api.Port{Port: 40002, Main: true})
+	want("under another supervisor", 3)
+	if r := ready[2]; r.MS != 0 {
+		t.Errorf("no save led to it, it took %d ms", r.MS)
 	}
 }

@@ -57,15 +57,16 @@ func (s *Session) watch(ctx context.Context) error {
 		}
 		close(s.watching)
 	}()
-	listed := make(chan struct{}, 1)
+	listed := make(chan bool, 1) // whether it could be done
 	list := func() {
 		go func() { // ends with ctx: the go command is killed then
-			if err := s.builds.list(ctx, s.target()); err != nil && ctx.Err() == nil {
+			err := s.builds.list(ctx, s.target())
+			if err != nil && ctx.Err() == nil {
 				// The build says what is wrong with the source; until it is mended every Go file counts.
 				s.cfg.Logger.Debug("list the inputs", "err", err)
 			}
 			select {
-			case listed <- struct{}{}:
+			case listed <- err == nil:
 			default:
 			}
 		}()
@@ -80,11 +81,13 @@ func (s *Session) watch(ctx context.Context) error {
 				<-listed
 			}
 			return err
-		case <-listed:
+		case ok := <-listed:
 			w.SetExtra(extra())
 			if listing = again; again {
 				again = false
 				list()
+			} else if ok {
+				s.builds.stale.Store(false)
 			}
 		case c := <-w.Changes():
 			now := syncer.Change{Saved: c.First, Build: c.Overflow, Files: c.Overflow}
@@ -104,11 +107,16 @@ func (s *Session) watch(ctx context.Context) error {
 					now.Files = true
 				}
 			}
+			in := s.builds.inputs.Load()
+			stale := in == nil || c.Overflow || in.Stale(paths)
+			if stale {
+				// Before the build begins: what is written from then on, it may not have read.
+				s.builds.stale.Store(true)
+			}
 			if now.Build || now.Files {
 				s.loop.Changed(now)
 			}
-			in := s.builds.inputs.Load()
-			if in == nil || c.Overflow || in.Stale(paths) {
+			if stale {
 				if listing {
 					again = true
 				} else {

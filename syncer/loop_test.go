@@ -3,7 +3,11 @@ package syncer
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"os"
+	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -17,6 +21,7 @@ type fakePod struct {
 	mu    sync.Mutex
 	st    api.Status
 	lost  int // this many calls fail as a lost connection does
+	full  int // this many blobs find no space
 	swaps []api.Manifest
 
 	offers, stages int
@@ -50,12 +55,16 @@ func (p *fakePod) Stage(_ context.Context, b api.Blob, r io.Reader) error {
 	}
 	if b.Digest == "" {
 		p.offers++
-		if p.deaf {
+		if p.deaf || p.full > 0 {
 			return &api.Problem{Code: api.CodeBlobCorrupt}
 		}
-		b.Digest = api.Digest(b.Path) // see Build below
+		b.Digest = api.Digest(filepath.Base(b.Path)) // as Build below names it
 	} else {
 		p.stages++
+		if p.full > 0 {
+			p.full--
+			return &api.Problem{Code: api.CodeDiskFull, Message: "full"}
+		}
 	}
 	p.st.Blobs = append(p.st.Blobs, b.Digest)
 	return nil
@@ -79,6 +88,7 @@ type bench struct {
 	mu     sync.Mutex
 	events []api.Event
 	builds int
+	saved  []time.Time // of each generation that was shipped, the edit that led to it
 	broken bool
 	dir    string
 }
@@ -99,16 +109,19 @@ func inBubble(t *testing.T, f func(t *testing.T, b *bench)) {
 				case <-ctx.Done():
 					return Built{}, nil, ctx.Err()
 				}
-				if broken {
-					return Built{}, []*api.Problem{{Code: "build-failed", Message: "no"}}, nil
+				if broken { // with an executable that is not to be looked at
+					return Built{Executable: Executable{Path: dir, Digest: "stale"}}, []*api.Problem{{Code: "build-failed", Message: "no"}}, nil
 				}
-				digest := api.Digest(rune('a' + n))
+				path := filepath.Join(dir, fmt.Sprint("built-", n))
+				if err := os.WriteFile(path, nil, 0o700); err != nil {
+					return Built{}, nil, err
+				}
 				if linked != nil {
-					linked(string(digest), 0)
-					time.Sleep(time.Second) // so long it takes to make it
+					linked(path, 0)
+					time.Sleep(time.Second) // so long it takes to make the digest
 				}
-				return Built{Executable: Executable{Path: dir, Digest: digest}}, nil, nil
-			}})
+				return Built{Executable: Executable{Path: path, Digest: api.Digest(filepath.Base(path))}, Temporary: true}, nil, nil
+			}, Shipping: func(g api.Generation, saved time.Time) { b.mu.Lock(); b.saved = append(b.saved, saved); b.mu.Unlock() }})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- b.loop.Run(ctx) }()
@@ -117,10 +130,26 @@ func inBubble(t *testing.T, f func(t *testing.T, b *bench)) {
 		if err := <-done; !errors.Is(err, context.Canceled) {
 			t.Error(err)
 		}
+		if left := b.built(t); len(left) > 0 {
+			t.Errorf("left behind: %v", left)
+		}
 	})
 }
 
 func (b *bench) settle() { time.Sleep(30 * time.Second); synctest.Wait() }
+
+// built are the executables that have not been removed.
+func (b *bench) built(t *testing.T) []string {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join(b.dir, "built-*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range paths {
+		paths[i] = filepath.Base(paths[i])
+	}
+	return paths
+}
 
 func (b *bench) generations() (out []api.Generation) {
 	b.pod.mu.Lock()
@@ -134,11 +163,19 @@ func (b *bench) generations() (out []api.Generation) {
 func TestLoopSupersedes(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bench) {
 		b.settle()
+		var last time.Time
 		for range 5 { // each save comes before the build of the last one ends
-			b.loop.Changed(Change{Build: true, Saved: time.Now()})
+			last = time.Now()
+			b.loop.Changed(Change{Build: true, Saved: last})
 			time.Sleep(300 * time.Millisecond)
 		}
 		b.settle()
+		if len(b.saved) != 2 || !b.saved[1].Equal(last) {
+			t.Errorf("saved at %v, want the last save's %v", b.saved, last)
+		}
+		if left := b.built(t); !slices.Equal(left, []string{"built-6"}) {
+			t.Errorf("executables: %v, want only the one that the pod has", left)
+		}
 		if g := b.generations(); len(g) != 2 {
 			t.Fatalf("shipped %v: want the first build and the last", g)
 		}
@@ -246,6 +283,39 @@ func TestLoopFilesOnly(t *testing.T) {
 		b.settle()
 		if b.builds != 1 || len(b.generations()) != 2 {
 			t.Fatalf("%d builds, shipped %v", b.builds, b.generations())
+		}
+	})
+}
+
+// A pod that was full may have made space by refusing: it is asked once more. After that it is the user's to mend.
+func TestLoopDiskFull(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bench) {
+		save := func(full int) (shipped int) {
+			b.pod.mu.Lock()
+			b.pod.full = full
+			b.pod.mu.Unlock()
+			b.loop.Changed(Change{Build: true, Saved: time.Now()})
+			b.settle()
+			return len(b.generations())
+		}
+		b.settle()
+		if n := save(1); n != 2 {
+			t.Fatalf("%d generations after space was made", n)
+		}
+		if n := save(2); n != 2 {
+			t.Fatalf("%d generations in a full pod", n)
+		}
+		told := 0
+		for _, e := range b.events {
+			if p, ok := e.(*api.ProblemEvent); ok && p.Code == api.CodeDiskFull {
+				told++
+			}
+		}
+		if told != 1 {
+			t.Fatalf("told %d times, want once", told)
+		}
+		if n := save(0); n != 3 {
+			t.Fatalf("%d generations with space again", n)
 		}
 	})
 }

@@ -68,6 +68,10 @@ func (s *Shipper) Ship(ctx context.Context, pod Pod, m api.Manifest, exe Executa
 	start := time.Now()
 	var sh shipment
 	st, err := s.ship(ctx, pod, m, exe, sources, &sh)
+	var p *api.Problem
+	if errors.As(err, &p) && p.Code == api.CodeDiskFull { // the pod has let go of what it can do without: that may be enough
+		st, err = s.ship(ctx, pod, m, exe, sources, &sh)
+	}
 	ev := api.TransferEvent{Header: api.Header{Type: api.KindTransfer, Generation: m.Generation, Time: time.Now()},
 		Bytes: sh.bytes.Load(), Full: sh.full, MS: time.Since(start).Milliseconds(), Files: sh.files, Reason: sh.reason}
 	if err == nil {
@@ -154,7 +158,7 @@ func (s *Shipper) stageWhole(ctx context.Context, pod Pod, st api.Status, exe Ex
 	return err
 }
 
-func (s *Shipper) stageFile(ctx context.Context, pod Pod, st api.Status, d api.Digest, path string, sh *shipment) error {
+func (s *Shipper) stageFile(ctx context.Context, pod Pod, st api.Status, d api.Digest, path string, sh *shipment) (err error) {
 	if path == "" {
 		return &api.Problem{Code: "pod-error", Message: fmt.Sprintf("the pod asks for %s, which the manifest does not have", d)}
 	}
@@ -162,7 +166,11 @@ func (s *Shipper) stageFile(ctx context.Context, pod Pod, st api.Status, d api.D
 	if err != nil {
 		return fmt.Errorf("send %s: %w", filepath.Base(path), err)
 	}
-	sh.files++
+	defer func() {
+		if err == nil {
+			sh.files++
+		}
+	}()
 	blob := api.Blob{Digest: d, Size: fi.Size()}
 	if st.SharesFiles {
 		blob.Encoding, blob.Path = api.EncodingPath, path

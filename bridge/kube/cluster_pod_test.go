@@ -244,7 +244,8 @@ func TestClusterMissingVolume(t *testing.T) {
 		s.Volumes = []corev1.Volume{{Name: "keys", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "missing-keys"}}}}
 		s.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "keys", MountPath: "/keys"}}
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Second)
+	// Long enough for a busy node to have tried to mount it, and all of it is waited for.
+	ctx, cancel := context.WithTimeout(t.Context(), 12*time.Second)
 	defer cancel()
 	_, err := Open(ctx, randomSpec(), r.options)
 	wantCode(t, "open", err, "pod-not-ready")

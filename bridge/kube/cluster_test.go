@@ -379,7 +379,7 @@ func TestClusterCloseEndsReads(t *testing.T) {
 	if err := <-done; err == nil {
 		t.Error("a read after Close has no error")
 	}
-	if d := time.Since(start); d > time.Second {
+	if d := time.Since(start); d > 10*time.Second { // at once, but for a busy machine; what it must not wait for takes longer
 		t.Errorf("Close took %v", d)
 	}
 	if _, err := s.Write([]byte("x")); err == nil {

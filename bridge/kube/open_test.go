@@ -455,17 +455,134 @@ func TestFailedOpenLeavesNothing(t *testing.T) {
 }
 
 func TestDeleteOfAnothersDeployment(t *testing.T) {
+	for name, edit := range map[string]func(context.Context, *fakeCluster, *Environment) error{
+		"another UID": func(_ context.Context, _ *fakeCluster, e *Environment) error {
+			e.uid = "of one that was here before"
+			return nil
+		},
+		"no longer an environment": func(ctx context.Context, f *fakeCluster, e *Environment) error {
+			d, err := f.AppsV1().Deployments("shop").Get(ctx, e.name, metav1.GetOptions{})
+			if err == nil {
+				delete(d.Labels, labelEnvironment)
+				_, err = f.AppsV1().Deployments("shop").Update(ctx, d, metav1.UpdateOptions{})
+			}
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx := soon(t)
+			f := newFake(t, namespace("shop"))
+			e, err := f.c.open(ctx, testSpec(), f.options(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := edit(ctx, f, e); err != nil {
+				t.Fatal(err)
+			}
+			f.ClearActions()
+			wantCode(t, "delete", e.Delete(ctx), "name-taken")
+			if c := f.changes(); c != nil {
+				t.Errorf("something was changed all the same: %v", c)
+			}
+		})
+	}
+}
+
+// Between a look and a change another may have taken a name: each change and deletion names the very object that was
+// looked at, so that the API server refuses the others.
+func TestChangesNameTheirObject(t *testing.T) {
 	ctx := soon(t)
-	f := newFake(t, namespace("shop"))
-	e, err := f.c.open(ctx, testSpec(), f.options(t))
+	f := newFake(t)
+	o := f.options(t)
+	o.Namespace = ""
+	e, err := f.c.open(ctx, testSpec(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	e.uid = "of one that was here before"
+	ds := f.AppsV1().Deployments(e.namespace)
+	d, err := ds.Get(ctx, e.name, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.UID = "uid-of-the-deployment" // the fake gives none
+	if _, err := ds.Update(ctx, d, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	n, err := f.CoreV1().Namespaces().Get(ctx, e.namespace, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	f.ClearActions()
-	wantCode(t, "delete", e.Delete(ctx), "name-taken")
-	if c := f.changes(); c != nil {
-		t.Errorf("something was changed all the same: %v", c)
+	spec := testSpec()
+	spec.Token = strings.Repeat("a", 64)
+	if e, err = f.c.open(ctx, spec, o); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Delete(ctx); err != nil {
+		t.Fatal(err)
+	}
+	uids := map[string]types.UID{"deployments": d.UID, "namespaces": n.UID}
+	seen := map[string]int{}
+	for _, a := range f.Actions() {
+		uid, watched := uids[a.GetResource().Resource]
+		switch a := a.(type) {
+		case ktesting.PatchActionImpl:
+			if watched && !strings.Contains(string(a.Patch), fmt.Sprintf("\"uid\":%q", uid)) {
+				t.Errorf("%s %s: no %s in %s", a.Verb, a.Resource.Resource, uid, a.Patch)
+			}
+		case ktesting.DeleteActionImpl:
+			if p := a.DeleteOptions.Preconditions; watched && (p == nil || p.UID == nil || *p.UID != uid) {
+				t.Errorf("%s %s: preconditions %+v, want %s", a.Verb, a.Resource.Resource, p, uid)
+			}
+		}
+		if watched {
+			seen[a.GetVerb()+" "+a.GetResource().Resource]++
+		}
+	}
+	for _, want := range []string{"patch deployments", "delete deployments", "delete namespaces"} {
+		if seen[want] != 1 {
+			t.Errorf("%s: %d times", want, seen[want])
+		}
+	}
+}
+
+// A namespace that somebody else made at the same time is used, and is left when the start fails.
+func TestNamespaceMadeMeanwhile(t *testing.T) {
+	f := newFake(t)
+	o := f.options(t)
+	o.Namespace = "new"
+	f.PrependReactor("create", "namespaces", func(ktesting.Action) (bool, runtime.Object, error) {
+		if err := f.Tracker().Add(namespace("new")); err != nil {
+			t.Error(err)
+		}
+		return true, nil, apierrors.NewAlreadyExists(schema.GroupResource{Resource: "namespaces"}, "new")
+	})
+	f.PrependReactor("patch", "secrets", func(ktesting.Action) (bool, runtime.Object, error) {
+		return true, nil, apierrors.NewForbidden(schema.GroupResource{Resource: "secrets"}, "x", fmt.Errorf("exceeded quota: q"))
+	})
+	_, err := f.c.open(soon(t), testSpec(), o)
+	wantCode(t, "open", err, "refused")
+	f.wantOnly(t, "new", nil)
+	if slices.Contains(f.changes(), "delete namespaces") {
+		t.Error("somebody else's namespace was to be deleted")
+	}
+}
+
+// An environment of the service's own name is no staging Deployment to be like.
+func TestEnvironmentIsNoTemplate(t *testing.T) {
+	f := newFake(t, namespace("shop"))
+	spec := testSpec()
+	spec.Name = spec.Service
+	first, err := f.c.open(soon(t), spec, f.options(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := f.c.open(soon(t), testSpec(), f.options(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first.Info().Template != "" || second.Info().Template != "" {
+		t.Errorf("templates %q and %q", first.Info().Template, second.Info().Template)
 	}
 }
 

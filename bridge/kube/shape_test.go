@@ -4,6 +4,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -106,6 +107,33 @@ func TestDeploymentFromNothing(t *testing.T) {
 	b.base = "base:1"
 	if d, _ = b.deployment(); d.Spec.Template.Spec.Containers[0].Image != "base:1" || d.Spec.Template.Spec.InitContainers[0].Image != b.image {
 		t.Error("a base image is for the service's container, and for no other")
+	}
+}
+
+// What ties a staging pod to its node or to its own replicas would keep the environment's pod from starting there.
+func TestNothingOfTheNode(t *testing.T) {
+	src := staging(t)
+	s := &src.Spec.Template.Spec
+	s.HostNetwork, s.NodeName = true, "node7"
+	s.TopologySpreadConstraints = []corev1.TopologySpreadConstraint{{MaxSkew: 1}}
+	s.Affinity = &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{}, NodeAffinity: &corev1.NodeAffinity{}}
+	for i := range s.Containers {
+		s.Containers[i].Ports = append(s.Containers[i].Ports, corev1.ContainerPort{ContainerPort: 8443, HostPort: 443, HostIP: "192.0.2.1"})
+	}
+	d, notes := testBlueprint(t, src).deployment()
+	got := d.Spec.Template.Spec
+	if got.HostNetwork || got.NodeName != "" || got.TopologySpreadConstraints != nil || got.Affinity.PodAntiAffinity != nil || got.Affinity.NodeAffinity == nil {
+		t.Errorf("host network %v, node %q, spread %v, affinity %+v", got.HostNetwork, got.NodeName, got.TopologySpreadConstraints, got.Affinity)
+	}
+	for _, c := range got.Containers {
+		for _, p := range c.Ports {
+			if p.HostPort != 0 || p.HostIP != "" {
+				t.Errorf("container %s: %+v", c.Name, p)
+			}
+		}
+	}
+	if !slices.ContainsFunc(notes, func(n string) bool { return strings.Contains(n, "the node's network") }) {
+		t.Errorf("nothing is said of the network: %q", notes)
 	}
 }
 

@@ -302,3 +302,29 @@ func BenchmarkRelevant(b *testing.B) {
 		})
 	}
 }
+
+// What go:embed takes: a folder without its hidden files, unless "all:" or a pattern names them.
+func TestEmbeds(t *testing.T) {
+	for _, c := range []struct {
+		p    pattern
+		rel  string
+		want bool
+	}{
+		{pattern{glob: "static"}, "static/a/b.css", true},
+		{pattern{glob: "static"}, "static/.hidden", false},
+		{pattern{glob: "static"}, "static/_draft/x", false},
+		{pattern{glob: "static"}, "static/a/.git/x", false},
+		{pattern{glob: "static", all: true}, "static/.hidden", true},
+		{pattern{glob: "static/.*"}, "static/.hidden", true},
+		{pattern{glob: "static"}, "static2/x", false},
+		{pattern{glob: "*.html"}, "index.html", true},
+		{pattern{glob: "*.html"}, "a/index.html", false},
+		{pattern{glob: "."}, "any/thing", true},
+		{pattern{glob: "."}, ".hidden", false},
+	} {
+		f := &pkgFolder{patterns: []pattern{c.p}}
+		if got := f.embeds(c.rel); got != c.want {
+			t.Errorf("%+v: %s: %v", c.p, c.rel, got)
+		}
+	}
+}

@@ -32,10 +32,12 @@ func (rwcConn) SetDeadline(time.Time) error      { return nil }
 func (rwcConn) SetReadDeadline(time.Time) error  { return nil }
 func (rwcConn) SetWriteDeadline(time.Time) error { return nil }
 
-// waitFlight waits until a request is in the service's hands: a second one, sent after it, has been answered.
+// waitFlight waits until a slow request is in the service's hands.
 func (s Subject) waitFlight(t testing.TB) {
 	t.Helper()
-	for range 3 {
-		Get(t, s, "/slow?ms=20")
+	for end := time.Now().Add(20 * time.Second); Get(t, s, "/flights") == "0"; {
+		if time.Now().After(end) {
+			t.Fatal("the slow request has not come to the service")
+		}
 	}
 }

@@ -18,7 +18,7 @@ func runTrees(t *testing.T, s Subject) {
 	trees := &syncer.Trees{}
 	sh := NewShipper(t)
 	m := Manifest(0, one)
-	ship := func() {
+	ship := func(sent int) {
 		t.Helper()
 		ts, sources, problems, err := trees.Read([]syncer.Folder{{Name: "files", Path: src}})
 		if err != nil || len(problems) > 0 {
@@ -26,8 +26,12 @@ func runTrees(t *testing.T, s Subject) {
 		}
 		m.Generation++
 		m.Trees = ts
-		if _, _, err := sh.Ship(t.Context(), s.Pod, m, one, sources); err != nil {
+		ev, _, err := sh.Ship(t.Context(), s.Pod, m, one, sources)
+		if err != nil {
 			t.Fatal(err)
+		}
+		if ev.Files != sent {
+			t.Fatalf("generation %d: %d files travelled, want %d", m.Generation, ev.Files, sent)
 		}
 		if d := cmp.Diff(listing(t, src), listing(t, s.Tree)); d != "" {
 			t.Fatalf("the pod's copy differs (-here +there):\n%s", d)
@@ -40,32 +44,32 @@ func runTrees(t *testing.T, s Subject) {
 	if err := os.Symlink("../a.txt", filepath.Join(src, "deep/link")); err != nil {
 		t.Fatal(err)
 	}
-	ship()
+	ship(4) // the executable too
 	write(t, filepath.Join(src, "a.txt"), "changed")
-	ship()
+	ship(1)
 	os.Chmod(filepath.Join(src, "a.txt"), 0o600) // only the mode
-	ship()
+	ship(0)
 	os.Remove(filepath.Join(src, "deep/er/b.txt"))
 	os.Remove(filepath.Join(src, "deep/er"))
-	ship()
+	ship(0)
 	// A folder becomes a file, a file a folder.
 	os.RemoveAll(filepath.Join(src, "deep"))
 	write(t, filepath.Join(src, "deep"), "now a file")
 	os.Remove(filepath.Join(src, "a.txt"))
 	write(t, filepath.Join(src, "a.txt/inside"), "now a folder")
-	ship()
+	ship(2)
 	// The pod's copy loses a file, and one appears that nobody sent.
 	os.Remove(filepath.Join(s.Tree, "run.sh"))
 	write(t, filepath.Join(s.Tree, "stray"), "x")
 	write(t, filepath.Join(src, "new"), "n")
-	ship()
+	ship(2)
 	// A link planted in the pod's copy leads outside: nothing is written through it.
 	outside := t.TempDir()
 	if err := os.Symlink(outside, filepath.Join(s.Tree, "sub")); err != nil {
 		t.Fatal(err)
 	}
 	write(t, filepath.Join(src, "sub/file"), "inside")
-	ship()
+	ship(1)
 	if left := must(os.ReadDir(outside)); len(left) > 0 {
 		t.Fatalf("written outside the folder: %v", left)
 	}

@@ -120,30 +120,26 @@ func (r *ring) next(dst []byte, after uint64) ([]byte, uint64, <-chan struct{}) 
 	li := search(logs, after)
 	si := search(r.states, after)
 	start := len(dst)
-	for len(dst)-start < batchBytes && (li < len(logs) || si < len(r.states)) {
+	var lost uint64 // before state events; told with the next line, which there is: the newest is never lost
+	for (len(dst)-start < batchBytes || lost > 0) && (li < len(logs) || si < len(r.states)) {
 		if si < len(r.states) && (li == len(logs) || r.states[si].seq < logs[li].seq) {
+			lost += lostBetween(after, r.states[si].seq)
 			dst = append(append(dst, r.states[si].state...), '\n')
 			after = r.states[si].seq
 			si++
 			continue
 		}
-		dst = appendLine(dst, &logs[li], r.lostLocked(after, logs[li].seq))
+		dst = appendLine(dst, &logs[li], lost+lostBetween(after, logs[li].seq))
+		lost = 0
 		after = logs[li].seq
 		li++
 	}
 	return dst, after, nil
 }
 
-// lostLocked counts the lines between two sequence numbers that are no longer there. State events between them are not
-// lines; those still kept are subtracted (one that was pushed out after 1,024 newer ones would count as a line).
-func (r *ring) lostLocked(after, seq uint64) uint64 {
-	lost := seq - after - 1
-	if lost == 0 {
-		return 0
-	}
-	a, b := search(r.states, after), search(r.states, seq)
-	return lost - uint64(b-a)
-}
+// lostBetween counts the lines between two neighbours of those events that are still there. A state event that was pushed
+// out by 1,024 newer ones counts as a line.
+func lostBetween(after, seq uint64) uint64 { return seq - after - 1 }
 
 func search(q []entry, after uint64) int {
 	lo, hi := 0, len(q)

@@ -229,7 +229,31 @@ func (s *Supervisor) statusLocked() api.Status {
 // or CodeBadManifest, or the reader's own.
 func (s *Supervisor) Stage(ctx context.Context, b api.Blob, r io.Reader) error {
 	s.used()
-	return s.store.stage(ctx, b, r)
+	err := s.store.stage(ctx, b, r)
+	var p *api.Problem
+	if errors.As(err, &p) && p.Code == api.CodeDiskFull && s.swapMu.TryLock() { // a swap under way does the same at its end
+		s.letGo()
+		s.swapMu.Unlock()
+	}
+	return err
+}
+
+// letGo removes every blob but the one that runs; swapMu is held. The last generation's is kept for convenience only, and
+// what was staged for a generation that never came would stand in the way of all later ones on a disk that is full.
+func (s *Supervisor) letGo() {
+	select {
+	case <-s.began:
+	default:
+		return // what is to run is not the manifest yet
+	}
+	s.mu.Lock()
+	m := s.manifest
+	s.mu.Unlock()
+	if m == nil {
+		s.store.keep()
+	} else {
+		s.store.keep(m.Executable.Digest)
+	}
 }
 
 // Events hands every event after the given number to emit, in batches of whole lines of JSON, until ctx ends.
@@ -305,12 +329,17 @@ func (s *Supervisor) Swap(ctx context.Context, m api.Manifest) (api.Status, erro
 	}
 	exe, changes, err := s.prepare(&m, cur)
 	if err != nil {
+		var p *api.Problem
+		if !errors.As(err, &p) || p.Code != api.CodeBlobMissing { // those are sent now, and the rest is still wanted
+			s.letGo()
+		}
 		return api.Status{}, err
 	}
 	if err := s.saveState(&m); err != nil {
 		for _, c := range changes {
 			c.abort()
 		}
+		s.letGo()
 		return api.Status{}, err
 	}
 	s.replace(ctx, &m, exe, changes)

@@ -6,14 +6,18 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
 	"fairlead.dev/api"
+	"fairlead.dev/syncer"
 	"fairlead.dev/syncer/podtest"
 )
 
@@ -104,6 +108,28 @@ func TestRestore(t *testing.T) {
 			t.Fatalf("%+v", st)
 		}
 	})
+}
+
+// What was sent for a generation that never came does not stay: with one for every save the disk would be full for good.
+func TestFailedSwapLeavesNothing(t *testing.T) {
+	s, rec := start(t, Options{Dir: t.TempDir()})
+	one := podtest.Build(t, "one")
+	podtest.Ship(t, podtest.Subject{Pod: s}, podtest.Manifest(1, one), one)
+	rec.Listening(t, 1)
+	for g := api.Generation(2); g < 5; g++ {
+		text := fmt.Appendf(nil, "no executable %d", g)
+		bad := syncer.Executable{Path: filepath.Join(t.TempDir(), "bad"), Digest: podtest.DigestOf(text), Size: int64(len(text)), Data: text}
+		if err := os.WriteFile(bad.Path, text, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		var p *api.Problem
+		if _, _, err := podtest.NewShipper(t).Ship(t.Context(), s, podtest.Manifest(g, bad), bad, nil); !errors.As(err, &p) || p.Code != api.CodeBadManifest {
+			t.Fatalf("generation %d: %v", g, err)
+		}
+	}
+	if st, _ := s.Status(t.Context()); !slices.Equal(st.Blobs, []api.Digest{one.Digest}) {
+		t.Fatalf("the store has %v, what runs is %s", st.Blobs, one.Digest)
+	}
 }
 
 var r0 time.Time

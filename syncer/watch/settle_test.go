@@ -166,3 +166,20 @@ func FuzzSettle(f *testing.F) {
 		}
 	})
 }
+
+// Events that nobody takes for long are not kept for ever: everything is looked at anew instead.
+func TestMailboxIsBounded(t *testing.T) {
+	b := mailbox{wake: make(chan struct{}, 1)}
+	for range maxEvents {
+		b.putEvents(event{path: "x"})
+	}
+	if m := b.take(); m.overflow || len(m.events) != maxEvents {
+		t.Fatalf("%d events, overflow %v", len(m.events), m.overflow)
+	}
+	for range maxEvents + 1 {
+		b.putEvents(event{path: "x"})
+	}
+	if m := b.take(); !m.overflow || len(m.events) > 1 {
+		t.Errorf("%d events, overflow %v", len(m.events), m.overflow)
+	}
+}

@@ -44,6 +44,11 @@ func TestAgentKilled(t *testing.T) {
 				t.Errorf("there are %v, want a Deployment, a Pod and a Secret", o)
 			}
 		}
+		for _, e := range a.all() {
+			if isLine("starting v1")(e) {
+				t.Errorf("what the killed agent had shown is shown again: %+v", e)
+			}
+		}
 		s.edit(t, "v3")
 		a.live(t, "v3")
 		a.running(t, "v3")
@@ -67,7 +72,8 @@ func TestAgentKilledAlone(t *testing.T) {
 		}
 		return nil
 	})
-	if d := time.Since(killed); d > 20*time.Second {
+	// Ten seconds are promised. Beyond that the machine may be busy.
+	if d := time.Since(killed); d < 5*time.Second || d > 40*time.Second {
 		t.Errorf("it took %s", d)
 	}
 	// What is left of it is found and forgotten.

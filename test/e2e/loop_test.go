@@ -1,8 +1,11 @@
 package e2e
 
 import (
+	"fmt"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"fairlead.dev/api"
 )
@@ -84,10 +87,14 @@ func TestKeepAndStop(t *testing.T) {
 		if code := a.interrupt(t); code != 0 {
 			t.Errorf("exit %d\n%s", code, a.stderr())
 		}
-		all := p.m.status(t)
-		if len(all) != 1 || all[0].Pod == nil || all[0].Pod.PID != before.PID || all[0].Pod.Holder != "" {
-			t.Fatalf("after --keep: %+v", all)
-		}
+		// The pod may take a moment to see that its agent has gone.
+		eventually(t, "it is kept, and nobody's", func() error {
+			all := p.m.status(t)
+			if len(all) != 1 || all[0].Pod == nil || all[0].Pod.PID != before.PID || all[0].Pod.Holder != "" {
+				return fmt.Errorf("after --keep: %+v", all)
+			}
+			return nil
+		})
 		// The next run goes on with it.
 		a = p.run(t, s.dir, "--keep", "--", "-port", p.port(t))
 		a.live(t, "v1")
@@ -141,4 +148,41 @@ func TestShop(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A package that an edit brings in is followed from then on, also while the go command is still asked what it is made of.
+func TestNewPackage(t *testing.T) {
+	p := newLocal(t)
+	s := newTiny(t, "v1")
+	a := p.run(t, s.dir, "--", "-port", p.port(t))
+	a.live(t, "v1")
+	for i, pause := range []time.Duration{20 * time.Millisecond, 60 * time.Millisecond, 120 * time.Millisecond} {
+		name := fmt.Sprint("part", i)
+		put := func(v string) string {
+			v = name + v
+			write(t, filepath.Join(s.dir, name, "part.go"), fmt.Sprintf("package %s\n\nfunc Version() string { return %q }\n", name, v))
+			return v
+		}
+		put("-old")
+		write(t, s.version, fmt.Sprintf("package main\n\nimport \"example.com/tiny/%s\"\n\nvar version = %[1]s.Version()\n", name))
+		after(pause) // the save has been noticed, and the answer takes longer
+		a.live(t, put("-soon"))
+		a.live(t, put("-later"))
+	}
+	a.running(t, "part2-later")
+}
+
+// A start that is interrupted while its pod is made leaves nothing.
+func TestInterruptedStart(t *testing.T) {
+	p := newKube(t)
+	s := newTiny(t, "v1")
+	a := p.run(t, s.dir, "--", "-port", p.port(t))
+	a.wait(t, "the pod is waited for", func(e api.Event) bool {
+		x, ok := e.(*api.EnvironmentEvent)
+		return ok && x.State == "creating" && strings.HasPrefix(x.Reason, "waiting for pod")
+	})
+	if code := a.interrupt(t); code != 0 {
+		t.Errorf("exit %d\n%s", code, a.stderr())
+	}
+	p.wantNothing(t)
 }

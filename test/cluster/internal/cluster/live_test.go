@@ -236,7 +236,7 @@ func TestLivePods(t *testing.T) {
 			if err != nil || !strings.Contains(got, "no such host") {
 				t.Errorf("look up %s: %q, %v, want no such host", name, got, err)
 			}
-			if d := time.Since(start); d > 2*time.Second {
+			if d := time.Since(start); d > 4*time.Second { // a question that nobody answers takes five
 				t.Errorf("look up %s: took %s", name, d)
 			}
 		})
