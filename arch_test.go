@@ -29,6 +29,7 @@ var edges = map[string][]string{
 	"syncer/podtest":                {"api", "syncer", "syncer/delta"},
 	"server":                        {"api", "bridge", "syncer", "syncer/build", "syncer/watch"},
 	"server/settings":               {"api"},
+	"server/lsp":                    {"api", "server/settings"},
 	"cmd/fairlead":                  {"api", "bridge", "bridge/kube", "bridge/local", "bridge/payload", "server", "server/settings", "syncer", "syncer/build", "syncer/watch"},
 	"cmd/fairlead-pod":              {"api", "bridge", "syncer/supervisor", "syncer/supervisor/delve"},
 	"test/bench/edit":               {"api"},
@@ -48,6 +49,7 @@ var homes = map[string][]string{
 	"github.com/gorilla/websocket":            {"bridge"},
 	"github.com/spf13/":                       {"cmd/fairlead"},
 	"github.com/klauspost/compress":           {"syncer/delta", "bridge/payload", "bridge/payload/gen"},
+	"go.lsp.dev/":                             {"server/lsp"},
 	"go.yaml.in/yaml":                         {"server/settings"},
 }
 
