@@ -62,7 +62,7 @@ func startEditor(t testing.TB, agent Agent) *editor {
 	state := t.TempDir()
 	go func() {
 		defer inR.Close()
-		e.done <- Serve(context.Background(), inR, outW, Options{Agent: agent, Version: "test", Environ: []string{"FROM=editor"}, StateDir: state, UserSettings: "-", Logger: log})
+		e.done <- Serve(context.Background(), inR, outW, Options{Agent: func(string) Agent { return agent }, Version: "test", Environ: []string{"FROM=editor"}, StateDir: state, UserSettings: "-", Logger: log})
 	}()
 	read := make(chan struct{})
 	go func() {

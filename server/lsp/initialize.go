@@ -107,6 +107,14 @@ func (s *Server) initialize(params []byte) (any, error) {
 		s.addFolder(string(uri.File(path)), "")
 	}
 	s.configure(p.at("initializationOptions"))
+	name := s.caps.name
+	if v := p.str("clientInfo", "version"); name != "" && v != "" {
+		name += " " + v
+	}
+	if name == "" {
+		name = "an editor"
+	}
+	s.agent = s.opts.Agent(name)
 	s.state = stateInitialized
 
 	change := protocol.TextDocumentSyncKindIncremental

@@ -20,7 +20,8 @@ import (
 
 // Options are what the server is made of.
 type Options struct {
-	Agent   Agent
+	// Agent makes the way to the agent, for an editor of that name.
+	Agent   func(editor string) Agent
 	Version string
 	// Environ is what builds and local services see.
 	Environ []string
@@ -92,7 +93,7 @@ func Serve(ctx context.Context, in io.Reader, out io.WriteCloser, o Options) int
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{opts: o, agent: o.Agent, log: o.Logger, exit: make(chan int, 1), saving: make(chan struct{}, 1),
+	s := &Server{opts: o, log: o.Logger, exit: make(chan int, 1), saving: make(chan struct{}, 1),
 		set: editorSettings{OpenBrowser: "always", CodeLens: true, Trusted: true, BuildDiagnostics: "auto"}, docs: map[uri.URI]*document{}, services: map[string]*service{}, endedWith: map[string]*api.Problem{},
 		held: map[string]*held{}, refused: map[string][]*api.Problem{}, published: map[uri.URI]string{}, tokens: map[string]*progress{}}
 	s.ctx, s.cancel = context.WithCancel(ctx)
