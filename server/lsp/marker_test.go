@@ -119,4 +119,3 @@ func TestMarkers(t *testing.T) {
 		})
 	}
 }
-
