@@ -36,10 +36,13 @@ cluster-down: ## stop the test cluster and remove what it made
 bench-edit: build ## save -> new code answers, beside a floor in the same run; JSON (needs make cluster for Kubernetes)
 	@$(GO) run ./test/bench/edit -on local,kubernetes
 
+bench-lsp: build ## process start -> answer to initialize, and code actions in 5,000 files; JSON
+	@$(GO) run ./test/bench/lsp
+
 generate: ## what is made from comments: settings.md and the JSON schema
 	$(GO) test ./server/settings -update
 
 clean: ## remove what build made
 	rm -rf bin bridge/payload/files/*.zst bridge/payload/files/*.sum
 
-.PHONY: help build payload demo test race fuzz cluster cluster-down bench-edit generate clean
+.PHONY: help build payload demo test race fuzz cluster cluster-down bench-edit bench-lsp generate clean
