@@ -622,10 +622,64 @@ func TestAgentLost(t *testing.T) {
 		t.Error(d)
 	}
 
+	// Restarted from here: what the agent ends on its way out is wanted still.
+	if err := e.execute("fairlead.restartAgent", nil); err != nil {
+		t.Fatalf("%+v", err)
+	}
+	end = orders("/other", api.PhaseEnded)
+	end.Name = "other-1"
+	a.handle(Update{Update: api.Update{Service: &end}})
+	a.handle(Update{Lost: errTest})
+	a.mu.Lock()
+	a.info.PID = 103
+	a.calls = nil
+	a.mu.Unlock()
+	a.sync()
+	e.eventually("run again after the restart", func() bool { return a.said("run /other ") })
+
 	// Another version is said at once, with the way out.
 	e.mu.Lock()
 	e.replies["window/showMessageRequest"] = map[string]any{"title": "Restart agent"}
 	e.mu.Unlock()
 	a.handle(Update{Lost: &api.Problem{Code: "agent-version", Message: "the agent that runs is of version 1", Hint: "stop what it runs"}})
 	e.eventually("restart", func() bool { return a.said("restart") })
+}
+
+// Folders come and go; what is below one that was reached by a symbolic link is named as the editor names it.
+func TestWorkspaceFolders(t *testing.T) {
+	a := newFakeAgent(t)
+	e := startEditor(t, a)
+	dir := workspace(t, map[string]string{"main.go": mainGo})
+	link := dir + "-link"
+	if err := os.Symlink(dir, link); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Remove(link) })
+	e.initialize(t.TempDir(), map[string]any{"workspaceFolders": nil})
+	if err := e.execute("fairlead.run", nil); err == nil || !strings.Contains(err.Message, "no folder is open") {
+		t.Errorf("%+v", err)
+	}
+	s := orders(dir, api.PhaseFailed)
+	s.Problems = []api.Problem{{Code: "compile", Owner: "build", Message: "m", File: dir + "/main.go", Line: 4, Column: 2}}
+	a.set(s)
+	e.diagnostics(fileURI(dir+"/main.go"), "by its own name", func(p published) bool { return len(p.Diagnostics) == 1 })
+	folders := func(added, removed []string) {
+		event := map[string]any{}
+		for name, uris := range map[string][]string{"added": added, "removed": removed} {
+			list := []any{}
+			for _, u := range uris {
+				list = append(list, map[string]any{"uri": u, "name": filepath.Base(u)})
+			}
+			event[name] = list
+		}
+		e.notify("workspace/didChangeWorkspaceFolders", map[string]any{"event": event})
+	}
+	folders([]string{fileURI(link), "untitled:x"}, nil)
+	e.diagnostics(fileURI(link+"/main.go"), "by the folder's name", func(p published) bool { return len(p.Diagnostics) == 1 })
+	e.diagnostics(fileURI(dir+"/main.go"), "not twice", func(p published) bool { return len(p.Diagnostics) == 0 })
+	if err := e.execute("fairlead.run", nil); err != nil || !a.said("run "+dir+" ") {
+		t.Errorf("%+v", err)
+	}
+	folders(nil, []string{fileURI(link)})
+	e.diagnostics(fileURI(dir+"/main.go"), "by its own name again", func(p published) bool { return len(p.Diagnostics) == 1 })
 }

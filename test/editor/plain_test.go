@@ -220,6 +220,13 @@ func TestShared(t *testing.T) {
 	})
 	eventually(t, "the editor shows it again", func() bool { return strings.Contains(p.lenses(m), `"live`) })
 
+	// Restarted on purpose: the same.
+	restart := map[string]any{"command": "fairlead.restartAgent", "arguments": []any{}}
+	if got := p.call("workspace/executeCommand", restart); got != "null" && got != "" {
+		t.Errorf("restart: %s", got)
+	}
+	eventually(t, "run again after the restart", func() bool { return strings.Contains(p.lenses(m), `"live`) && m.answers("one")() })
+
 	// The editor is killed and comes back, as a window that is reloaded: it is there still.
 	p.cmd.Process.Kill()
 	p = startPlain(t, m)
