@@ -25,7 +25,7 @@ race: ## the engines' tests under the race detector
 
 fuzz: ## each fuzz target for half a minute
 	@for p in $$($(GO) list ./...); do for f in $$($(GO) test -list '^Fuzz' $$p | grep ^Fuzz); do \
-	  echo "== $$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime 30s $$p || exit 1; done; done
+	  echo "== $$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime 30s -fuzzminimizetime 10x $$p || exit 1; done; done
 
 cluster: ## start the test cluster (or find it running); the last line is its kubeconfig
 	@cd test/cluster && $(GO) run ./cmd/cluster up
@@ -36,10 +36,13 @@ cluster-down: ## stop the test cluster and remove what it made
 bench-edit: build ## save -> new code answers, beside a floor in the same run; JSON (needs make cluster for Kubernetes)
 	@$(GO) run ./test/bench/edit -on local,kubernetes
 
+bench-lsp: build ## process start -> answer to initialize, and code actions in 5,000 files; JSON
+	@$(GO) run ./test/bench/lsp
+
 generate: ## what is made from comments: settings.md and the JSON schema
 	$(GO) test ./server/settings -update
 
 clean: ## remove what build made
 	rm -rf bin bridge/payload/files/*.zst bridge/payload/files/*.sum
 
-.PHONY: help build payload demo test race fuzz cluster cluster-down bench-edit generate clean
+.PHONY: help build payload demo test race fuzz cluster cluster-down bench-edit bench-lsp generate clean
