@@ -34,25 +34,25 @@ func lines(t *testing.T, r *ring) []*api.LogEvent {
 	var out []*api.LogEvent
 	var after uint64
 	for {
-		b, last, wait := r.next(nil, after)
+		var f api.Frame
+		last, wait := r.next(&f, after)
 		if wait != nil {
 			return out
 		}
 		after = last
-		for line := range bytes.Lines(b) {
-			e, err := api.DecodeEvent(line)
-			if err != nil {
-				t.Fatalf("%s: %v", line, err)
-			}
+		if err := api.DecodeFrame(f.Bytes(), func(e api.Event) error {
 			if l, ok := e.(*api.LogEvent); ok {
 				out = append(out, l)
 			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
 		}
 	}
 }
 
 // Lines come as they were written: cut where they are too long, never within a character, the last one without its end.
-func TestCapture(t *testing.T) {
+func TestCaptureLong(t *testing.T) {
 	long := strings.Repeat("é", maxLine) // two bytes each
 	r := newRing(1 << 20)
 	r.capture(strings.NewReader("one\r\n\n"+long+"\nlast"), 3, true)
@@ -92,13 +92,10 @@ func TestEventsAfter(t *testing.T) {
 	first := func(epoch string, after uint64) (seq uint64) {
 		stop := errors.New("seen")
 		err := s.Events(t.Context(), epoch, after, func(b []byte) error {
-			line, _, _ := bytes.Cut(b, []byte("\n"))
-			e, err := api.DecodeEvent(line)
-			if err != nil {
-				t.Fatal(err)
-			}
-			seq = e.Head().Seq
-			return stop
+			return api.DecodeFrame(b, func(e api.Event) error {
+				seq = e.Head().Seq
+				return stop
+			})
 		})
 		if !errors.Is(err, stop) {
 			t.Fatal(err)
