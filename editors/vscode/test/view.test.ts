@@ -52,22 +52,24 @@ test('entries as rows', () => {
   const rows = new Rows();
   const out = read(rows,
     { event: { type: 'process', state: 'starting', generation: 2, time: '2026-11-23T03:00:00Z', digest: 'sha256:0123456789abcdef' } },
-    { event: { type: 'ready', generation: 2, ms: 182, url: 'http://127.0.0.1:1' } },
+    { event: { type: 'ready', generation: 2, ms: 1820, url: 'http://127.0.0.1:1' } },
+    { event: { type: 'ready', generation: 3, ms: 182 } },
     { ...log('{"msg":"hi"}', { level: 'warn', message: 'hi', attrs: [['a', '1'], ['bad'], 7] }), dropped: 1200 },
     { event: { type: 'environment', state: 'lost', reason: 'evicted' } },
     { event: { type: 'problem', message: 'undefined: x', file: '/w/main.go', line: 3, column: 2, hint: 'declare it' } },
     { event: { type: 'transfer' } }, { event: { type: 'of a newer agent' } }, { mark: 'another journal' }, 7 as unknown as object, null as unknown as object);
   assert.deepEqual(out.map((r) => `${r.kind}: ${r.text}`), [
     'mark: Generation 2 starts · 0123456789ab',
-    'mark: Generation 2 is live, 182 ms after the save · http://127.0.0.1:1',
+    'mark: Generation 2 is live, 1.8 s after the start · http://127.0.0.1:1',
+    'mark: Generation 3 is live, 182 ms after the save',
     'dropped: 1,200 lines dropped: this view could not keep up',
     'log: hi',
     'event: Connection lost: evicted',
     'problem: /w/main.go:3:2: undefined: x',
     'mark: The environment was started again',
   ]);
-  assert.deepEqual(out[3]!.attrs, [['a', '1']]);
-  assert.deepEqual(out.map((r) => r.id), [0, 1, 2, 3, 4, 5, 6]);
+  assert.deepEqual(out[4]!.attrs, [['a', '1']]);
+  assert.deepEqual(out.map((r) => r.id), [0, 1, 2, 3, 4, 5, 6, 7]);
   rows.read('not json', out);
   assert.equal(out.at(-1)!.text, 'not json');
 });
