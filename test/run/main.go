@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -22,6 +23,15 @@ var platforms = []string{"linux/amd64", "linux/arm64", "darwin/amd64", "darwin/a
 var slow = []string{"fairlead.dev/bridge/kube", "fairlead.dev/test/e2e"}
 
 func main() {
+	onlyInstall := flag.Bool("install", false, "install what the editors' tests need, and run nothing")
+	flag.Parse()
+	if *onlyInstall {
+		if err := install(); err != nil {
+			fmt.Println("FAILED to install:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	start := time.Now()
 	r := &runner{ci: os.Getenv("CI") == "true", env: os.Environ()}
 	for _, s := range []struct {
@@ -35,6 +45,7 @@ func main() {
 		{"tests", r.tests},
 		{"tests of the cluster module", r.clusterTests},
 		{"tests of the fixture", r.fixture},
+		{"editors", r.editors},
 		{"platforms", r.cross},
 	} {
 		t := time.Now()
