@@ -92,14 +92,14 @@ func installPackages() error {
 
 // toolFiles decide what is installed: their digest names the folder. This file is not among them, so that a comment
 // here costs nobody a download; whoever changes makeTools changes toolRecipe.
-var toolFiles = []string{"package.json", "package-lock.json", ".npmrc", "spdlog.cjs"}
+var toolFiles = []string{"package.json", "package-lock.json", ".npmrc", "spdlog.cjs", "gopls/go.mod", "gopls/go.sum"}
 
 const toolRecipe = "1"
 
 // toolsDir is where the tools of this checkout's versions are or belong.
 func toolsDir() (string, error) {
 	h := sha256.New()
-	fmt.Fprintf(h, "%s %s/%s\n", toolRecipe, runtime.GOOS, runtime.GOARCH)
+	fmt.Fprintf(h, "%s %s %s/%s\n", toolRecipe, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 	for _, f := range toolFiles {
 		b, err := os.ReadFile(filepath.Join("test", "vscode", f))
 		if err != nil {
@@ -136,7 +136,7 @@ func installTools() error {
 	}
 	removeUnused(parent)
 	start := time.Now()
-	fmt.Printf("installing VS Code, Node.js and Playwright (once; kept in %s)\n", dir)
+	fmt.Printf("installing VS Code, Node.js, Playwright and gopls (once; kept in %s)\n", dir)
 	err = retry(func() error {
 		temp, err := os.MkdirTemp(parent, "tmp-")
 		if err != nil {
@@ -163,11 +163,19 @@ func makeTools(dir string) error {
 	for _, f := range toolFiles {
 		b, err := os.ReadFile(filepath.Join("test", "vscode", f))
 		if err == nil {
+			err = os.MkdirAll(filepath.Dir(filepath.Join(dir, f)), 0o755)
+		}
+		if err == nil {
 			err = os.WriteFile(filepath.Join(dir, f), b, 0o644)
 		}
 		if err != nil {
 			return err
 		}
+	}
+	build := exec.Command("go", "build", "-mod=readonly", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(dir, "gopls", "gopls"), "golang.org/x/tools/gopls")
+	build.Dir, build.Env = filepath.Join(dir, "gopls"), append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("build gopls: %w\n%s", err, tail(out))
 	}
 	if err := npm(dir, "ci", "--loglevel=error"); err != nil {
 		return err

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 )
@@ -23,6 +24,7 @@ var platforms = []string{"linux/amd64", "linux/arm64", "darwin/amd64", "darwin/a
 var slow = []string{"fairlead.dev/bridge/kube", "fairlead.dev/test/e2e"}
 
 func main() {
+	only := flag.String("only", "", "`names` of the steps to run, separated by commas; empty means all")
 	onlyInstall := flag.Bool("install", false, "install what the editors' tests need, and run nothing")
 	flag.Parse()
 	if *onlyInstall {
@@ -32,6 +34,7 @@ func main() {
 		}
 		return
 	}
+	wanted := strings.Split(*only, ",")
 	start := time.Now()
 	r := &runner{ci: os.Getenv("CI") == "true", env: os.Environ()}
 	for _, s := range []struct {
@@ -48,6 +51,9 @@ func main() {
 		{"editors", r.editors},
 		{"platforms", r.cross},
 	} {
+		if *only != "" && !slices.Contains(wanted, s.name) {
+			continue
+		}
 		t := time.Now()
 		fmt.Printf("== %s\n", s.name)
 		if err := s.do(); err != nil {

@@ -33,6 +33,6 @@ onMachine('Neovim in a terminal', 'neovim', async (m, step) => {
 	await step('what does not compile is marked where it is', async () => {
 		await type('/greeting =\nf"ci"1 + \x1bA\x1b:w\n');
 		await shows(/mismatched types|cannot/);
-		await wb.shot('neovim', await wb.page.locator('.xterm-screen').first().boundingBox());
+		await wb.shot('screen', { clip: await wb.page.locator('.xterm-screen').first().boundingBox(), readme: 'neovim' });
 	});
 });

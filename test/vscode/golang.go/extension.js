@@ -5,8 +5,10 @@ const vscode = require('vscode');
 exports.activate = async (context) => {
 	const found = vscode.languages.createDiagnosticCollection('go');
 	const status = vscode.window.createStatusBarItem('gopls', vscode.StatusBarAlignment.Right, 1);
-	const proc = spawn(vscode.workspace.getConfiguration('go').get('gopls'), ['serve'], { stdio: ['pipe', 'pipe', 'ignore'] });
-	context.subscriptions.push(found, status, { dispose: () => proc.kill() });
+	const log = vscode.window.createOutputChannel('gopls');
+	const proc = spawn(vscode.workspace.getConfiguration('go').get('gopls'), ['serve'], { stdio: ['pipe', 'pipe', 'pipe'] });
+	proc.stderr.on('data', (d) => log.append(String(d)));
+	context.subscriptions.push(found, status, log, { dispose: () => proc.kill() });
 
 	let last = 0, rest = Buffer.alloc(0);
 	const waiting = new Map();
@@ -26,6 +28,8 @@ exports.activate = async (context) => {
 				out.code = d.codeDescription ? { value: d.code, target: vscode.Uri.parse(d.codeDescription.href) } : d.code;
 				return out;
 			}));
+		} else if (m.method === 'window/logMessage' || m.method === 'window/showMessage') {
+			log.appendLine(m.params.message);
 		} else if (waiting.has(m.id)) {
 			const { done, no } = waiting.get(m.id);
 			waiting.delete(m.id);

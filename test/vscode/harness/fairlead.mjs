@@ -34,7 +34,7 @@ export class Fairlead {
 	/** logs brings the log view up and returns its page. */
 	async logs() {
 		await this.wb.palette('Focus on Logs View');
-		return new Logs(await this.wb.webview('#log'), this.wb);
+		return new Logs(await this.wb.webview('.list'), this.wb);
 	}
 }
 
@@ -43,7 +43,7 @@ export class Logs {
 	constructor(frame, wb) { Object.assign(this, { frame, wb }); }
 
 	/** text is what is drawn: the page draws only the lines that are in sight. */
-	async text() { return Workbench.norm(await this.frame.locator('#log').innerText()); }
+	async text() { return Workbench.norm(await this.frame.locator('.list').innerText()); }
 
 	shows(what) { return eventually(`the log view shows ${what}`, async () => (what instanceof RegExp ? what.test(await this.text()) : (await this.text()).includes(what))); }
 

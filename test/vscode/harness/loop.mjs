@@ -5,8 +5,8 @@ import { eventually } from './wait.mjs';
 import { CodeServer, Workbench } from './workbench.mjs';
 
 /** loop goes from the first click to the stop; lose(m) takes the environment away and returns what the status bar must say. */
-export async function loop(m, step, { dir, settings, lose }) {
-	const server = await CodeServer.start(m, { extra: settings });
+export async function loop(m, step, { dir, settings, lose, readme = () => ({}) }) {
+	const server = await CodeServer.start(m, { extra: { 'fairlead.openBrowser': 'always', ...settings } });
 	const wb = await Workbench.open(m, server, dir);
 	const f = new Fairlead(wb);
 	let site, logs;
@@ -45,14 +45,14 @@ export async function loop(m, step, { dir, settings, lose }) {
 		await f.state(/greeter: live in .*s/);
 		await answers('changed');
 		await logs.shows(/generation 2/i);
-		await wb.shot('edited');
+		await wb.shot('edited', readme('vscode-live'));
 	});
 	await step('code that does not compile gets a squiggle and leaves what runs', async () => {
 		await greet('1 + "x"');
 		await wb.squiggle().first().waitFor();
 		await f.state(/failed: main.go:12/);
 		await answers('changed');
-		await wb.shot('broken');
+		await wb.shot('broken', readme('vscode-broken'));
 	});
 	await step('the save that mends it takes the squiggle away', async () => {
 		await greet('"mended"');
@@ -75,7 +75,7 @@ export async function loop(m, step, { dir, settings, lose }) {
 	await step('a lost environment is told with its reason, and comes back', async () => {
 		const told = await lose();
 		await f.state(told);
-		await wb.shot('lost');
+		await wb.shot('lost', readme('vscode-lost'));
 		await f.state(/greeter: live/);
 		await answers('after the panic');
 		await greet('"back"');
@@ -84,7 +84,7 @@ export async function loop(m, step, { dir, settings, lose }) {
 	await step('the tree shows the environment and stops it', async () => {
 		await f.environments();
 		await f.row(/Generation \d+/).waitFor();
-		await wb.shot('tree');
+		await wb.shot('tree', readme('vscode-environments'));
 		await f.act('greeter', 'Stop');
 		await f.row('greeter').waitFor({ state: 'detached' });
 		await eventually('the service is gone', () => m.services().length === 0 && m.supervisors().length === 0);

@@ -43,6 +43,9 @@ export class Machine {
 			GOTOOLCHAIN: 'local', GOTELEMETRY: 'off',
 		};
 		if (process.env.FAIRLEAD_PAYLOAD) this.env.FAIRLEAD_PAYLOAD = process.env.FAIRLEAD_PAYLOAD;
+		// VS Code takes its environment from a login shell, and /etc/profile sets the PATH anew.
+		fs.writeFileSync(this.path('home', '.bash_profile'), `export PATH='${process.env.PATH}' PS1='$ '\n`);
+		fs.writeFileSync(this.path('home', '.bashrc'), `export PATH='${process.env.PATH}' PS1='$ '\n`);
 		this.cleanups = [];
 	}
 

@@ -96,12 +96,19 @@ export class Workbench {
 		await this.ready();
 	}
 
-	/** shot keeps a picture of the window, or of a part of it, as a file of the run. */
-	async shot(name, clip) {
+	/**
+	 * shot keeps a picture of the window, or of a part of it, as a file of the run. One that the README shows has a name
+	 * there, and is put there if FAIRLEAD_TEST_PICTURES is 1 (make pictures).
+	 */
+	async shot(name, { clip, readme } = {}) {
 		fs.mkdirSync(out, { recursive: true });
 		const file = path.join(out, `${this.machine.name}-${name}.png`);
-		await this.page.screenshot({ path: file, animations: 'disabled', caret: 'initial', ...(clip ? { clip } : {}) });
+		await this.page.screenshot({ path: file, animations: 'disabled', ...(clip ? { clip } : {}) });
 		console.log(`picture ${path.relative(repository, file)}`);
+		if (readme && process.env.FAIRLEAD_TEST_PICTURES === '1') {
+			fs.mkdirSync(path.join(repository, 'docs/images'), { recursive: true });
+			fs.copyFileSync(file, path.join(repository, 'docs/images', `${readme}.png`));
+		}
 		return file;
 	}
 
