@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"fmt"
 	"time"
 )
 
@@ -38,10 +39,11 @@ type RunRequest struct {
 
 // RunAnswer names the session that the request led to.
 type RunAnswer struct {
-	Name   string `json:"name"`            // of the environment
-	Joined bool   `json:"joined"`          // it ran already
-	Why    string `json:"why,omitempty"`   // how the main package was found, in words
-	After  uint64 `json:"after,omitempty"` // the journal's sequence number before what the request led to
+	Name    string `json:"name"` // of the environment
+	Service string `json:"service"`
+	Joined  bool   `json:"joined"`          // it ran already
+	Why     string `json:"why,omitempty"`   // how the main package was found, in words, and what a joined one has otherwise
+	After   uint64 `json:"after,omitempty"` // the journal's sequence number before what the request led to
 }
 
 // Phase is what is being done for a service, as a front end shows it.
@@ -145,6 +147,34 @@ type Entry struct {
 	Line *Line `json:"line,omitempty"`
 	// Dropped counts the log lines that were lost to this reader just before this entry.
 	Dropped uint64 `json:"dropped,omitempty"`
+	// Journal names the journal, on the first entry of every connection. A reader that reconnects sends it back beside its
+	// resume point, since another journal (of an agent that was started again) has other numbers.
+	Journal string `json:"journal,omitempty"`
+	// Reset is set on the first entry if the reader's resume point is not this journal's: it gets all that there is, and
+	// forgets what it has.
+	Reset bool `json:"reset,omitempty"`
+}
+
+// UnmarshalJSON parses an entry, its event by DecodeEvent.
+func (e *Entry) UnmarshalJSON(b []byte) error {
+	type plain Entry // without this method
+	in := struct {
+		*plain
+		Event json.RawMessage `json:"event"`
+	}{plain: (*plain)(e)}
+	if err := json.Unmarshal(b, &in); err != nil {
+		return fmt.Errorf("parse entry: %w", err)
+	}
+	e.Event = nil
+	if len(in.Event) == 0 {
+		return nil
+	}
+	ev, err := DecodeEvent(in.Event)
+	if err != nil {
+		return err
+	}
+	e.Event = ev
+	return nil
 }
 
 // Line is what was understood of a log line: JSON of slog, zap, logrus or zerolog, logfmt, the standard library's log,

@@ -47,6 +47,7 @@ type Conn struct {
 	http     *http.Client
 
 	mu   sync.Mutex
+	keep bool // Options.Keep, as SetKeep changed it
 	sess *yamux.Session
 	up   chan struct{} // closed while sess is there
 	end  error         // set when Run has given up
@@ -67,7 +68,7 @@ const maxMessage = 4 << 20
 func New(opts Options) *Conn {
 	var id [8]byte
 	rand.Read(id[:])
-	c := &Conn{opts: opts, instance: hex.EncodeToString(id[:]), up: make(chan struct{})}
+	c := &Conn{opts: opts, keep: opts.Keep, instance: hex.EncodeToString(id[:]), up: make(chan struct{})}
 	c.http = &http.Client{Transport: &http.Transport{
 		DialContext:        func(ctx context.Context, _, _ string) (net.Conn, error) { return c.open(ctx) },
 		DisableKeepAlives:  true, // a stream costs nothing, and a stale one would fail a request after a reconnect
@@ -187,6 +188,17 @@ func (c *Conn) once(ctx context.Context, connected func()) error {
 
 func clientSession(rw io.ReadWriteCloser) (*yamux.Session, error) {
 	return yamux.Client(rw, muxConfig())
+}
+
+// SetKeep changes Options.Keep. The pod is told by attaching anew, which costs a reconnect and interrupts nothing for long.
+func (c *Conn) SetKeep(keep bool) {
+	c.mu.Lock()
+	was := c.keep
+	c.keep = keep
+	c.mu.Unlock()
+	if was != keep {
+		c.Reconnect()
+	}
 }
 
 // Reconnect ends the connection, if it is up; Run makes it anew at once.
@@ -433,8 +445,11 @@ func (c *Conn) attach(ctx context.Context, sess *yamux.Session) (io.ReadCloser, 
 	if err != nil {
 		return nil, err
 	}
+	c.mu.Lock()
+	keep := c.keep
+	c.mu.Unlock()
 	return c.upgrade(ctx, conn, "attach?"+query("name", c.opts.Name, "instance", c.instance,
-		"take_over", strconv.FormatBool(c.opts.TakeOver), "keep", strconv.FormatBool(c.opts.Keep)), protoAttach)
+		"take_over", strconv.FormatBool(c.opts.TakeOver), "keep", strconv.FormatBool(keep)), protoAttach)
 }
 
 // exchange writes one request on a stream and reads its answer's header.

@@ -25,7 +25,8 @@ func Owner() string {
 }
 
 // EnvironmentName is a DNS label (RFC 1123) that is the same for the same service, folder, owner and place, and no
-// other: "shop-ada-3f9c2a1b". It is short enough that a provider may append to it.
+// other: "shop-ada-3f9c2a1b". The folder is the main package's, so that it does not matter where the service is run from.
+// It is short enough that a provider may append to it.
 func EnvironmentName(service, dir, owner, place string) string {
 	sum := sha256.Sum256([]byte(strings.Join([]string{service, dir, owner, place}, "\x00")))
 	user, _, _ := strings.Cut(owner, "@")

@@ -22,7 +22,9 @@ type Record struct {
 	Version     int             `json:"version"` // of this format: 1
 	Environment api.Environment `json:"environment"`
 	Kubeconfig  string          `json:"kubeconfig,omitempty"`
-	Dir         string          `json:"dir"` // the service's folder
+	Dir         string          `json:"dir"`               // the folder that was asked for
+	Package     string          `json:"package,omitempty"` // the main package's
+	Module      string          `json:"module,omitempty"`  // its module's
 	Token       string          `json:"token"`
 	Ports       map[int]int     `json:"ports,omitempty"` // the service's port to the one here
 	Main        int             `json:"main,omitempty"`  // the service's main port

@@ -15,8 +15,10 @@ import (
 
 	"fairlead.dev/api"
 	"fairlead.dev/bridge"
+	"fairlead.dev/server/crash"
 	"fairlead.dev/syncer"
 	"fairlead.dev/syncer/build"
+	"fairlead.dev/syncer/watch"
 )
 
 // Config is what a Session is made of; main fills it.
@@ -48,6 +50,9 @@ type Config struct {
 	// Emit is told everything, in order, one call at a time.
 	Emit   func(api.Event)
 	Logger *slog.Logger
+
+	// note is told the steps of state.go that are no events, in order with Emit; may be nil.
+	note func(step any)
 }
 
 // Session is one service under edit. Its goroutines, all ended when Run returns: the opening of the environment, the
@@ -66,6 +71,9 @@ type Session struct {
 	envReady chan struct{} // closed when env or its error is there
 	env      bridge.Environment
 	stopping atomic.Bool // it is being removed
+	kept     atomic.Bool // it stays when the session ends
+	watcher  atomic.Pointer[watch.Watcher]
+	crashes  crash.Parser // of the pod's goroutine
 
 	mu    sync.Mutex
 	proc  api.Process // what the settings say now
@@ -90,6 +98,7 @@ func NewSession(cfg Config) (*Session, error) {
 	}
 	s := &Session{cfg: cfg, proc: cfg.Process, keep: &keeper{recs: cfg.Records, rec: rec}, watching: make(chan struct{}), envReady: make(chan struct{}),
 		saved: map[api.Generation]time.Time{}, ready: map[api.Generation]string{}, again: map[api.Generation]bool{}}
+	s.kept.Store(cfg.Keep)
 	s.conn = bridge.New(bridge.Options{Dial: s.dial, Token: rec.Token, Name: rec.Agent, TakeOver: cfg.TakeOver, Keep: cfg.Keep, OnState: s.connState})
 	s.builds = &builds{svc: cfg.Service, cfg: cfg.Build, out: filepath.Join(cfg.Records.Folder(cfg.Spec.Name), fmt.Sprintf("out-%d", os.Getpid()))}
 	s.loop = syncer.New(syncer.Config{
@@ -98,6 +107,7 @@ func NewSession(cfg Config) (*Session, error) {
 			return s.builds.build(ctx, s.target())
 		},
 		Dir: filepath.Join(cfg.Records.Folder(cfg.Spec.Name), "base"), Emit: s.emit, Shipping: s.shipping,
+		Building: func(g api.Generation) { s.note(building{g}) },
 	})
 	s.loop.Number(rec.Generation)
 	s.tun = newTunnels(maps.Clone(rec.Ports), s.conn.DialPort)
@@ -112,6 +122,47 @@ func (s *Session) emit(e api.Event) {
 	}
 	s.cfg.Emit(e)
 }
+
+// note tells a step that is no event.
+func (s *Session) note(step any) {
+	if s.cfg.note == nil {
+		return
+	}
+	s.emitMu.Lock()
+	defer s.emitMu.Unlock()
+	s.cfg.note(step)
+}
+
+// Keep says whether the environment stays when the session ends.
+func (s *Session) Keep(keep bool) {
+	if s.kept.Swap(keep) != keep {
+		s.conn.SetKeep(keep)
+	}
+}
+
+// Discard makes the environment go with the session, whatever was said of keeping it.
+func (s *Session) Discard() { s.kept.Store(false) }
+
+// Saved tells of files that an editor has just written. Those that the session does not follow are nobody's business.
+func (s *Session) Saved(paths []string) {
+	w := s.watcher.Load()
+	if w == nil {
+		return // the first build has not begun, and reads them anyway
+	}
+	var ours []string
+	for _, p := range paths {
+		if p = filepath.Clean(p); filepath.IsAbs(p) && s.relevant(p) {
+			ours = append(ours, p)
+		}
+	}
+	if len(ours) > 0 {
+		w.Notify(ours...)
+	}
+}
+
+// CancelBuild and CancelTransfer break off what is under way; what ran goes on running until the next save.
+func (s *Session) CancelBuild()    { s.loop.CancelBuild() }
+func (s *Session) CancelTransfer() { s.loop.CancelTransfer() }
 
 func (s *Session) tell(state, reason string) {
 	info := s.keep.get().Environment
@@ -225,7 +276,7 @@ func (s *Session) close(why error) error {
 		return nil
 	}
 	s.keep.change(func(r *Record) { r.Agent, r.PID, r.URL = "", 0, "" })
-	if s.cfg.Keep {
+	if s.kept.Load() {
 		return nil
 	}
 	s.stopping.Store(true)
@@ -267,8 +318,10 @@ func (s *Session) sweep() {
 func (s *Session) reload() bool {
 	p, b, problems := s.cfg.Reload()
 	wrong := false
+	s.note(settingsRead{problems})
 	for _, pr := range problems {
-		wrong = wrong || pr.Severity == "" || pr.Severity == api.SeverityError
+		wrong = wrong || isError(pr)
+		pr.Owner = keySettings
 		s.emit(&api.ProblemEvent{Header: api.Header{Type: api.KindProblem, Generation: s.keep.get().Generation}, Problem: *pr})
 	}
 	if wrong {
@@ -325,6 +378,7 @@ func (s *Session) shipping(g api.Generation, saved time.Time) {
 		}
 	}
 	s.mu.Unlock()
+	s.note(shipping{g})
 	if err := s.keep.change(func(r *Record) { r.Generation = g }); err != nil {
 		s.cfg.Logger.Warn("the record was not written", "err", err)
 	}
@@ -361,6 +415,8 @@ func (s *Session) follow(ctx context.Context) {
 
 // anew makes what was ready be told again: another supervisor runs it now.
 func (s *Session) anew() {
+	s.crashes = crash.Parser{}
+	s.note(anew{})
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for g := range s.ready {
@@ -382,22 +438,51 @@ func pause(ctx context.Context, d time.Duration) error {
 
 func (s *Session) podEvent(ctx context.Context, e api.Event) {
 	s.emit(e)
-	l, ok := e.(*api.ListeningEvent)
-	if !ok {
+	switch e := e.(type) {
+	case *api.LogEvent:
+		if e.Stream == "stderr" {
+			s.crash(e.Generation, s.crashes.Line(e.Text))
+		}
+	case *api.ProcessEvent:
+		if e.State == api.StateExited || e.State == api.StateStarting {
+			s.crash(e.Generation, s.crashes.End())
+		}
+	case *api.ListeningEvent:
+		s.listening(ctx, e)
+	}
+}
+
+// crash tells of a panic or fatal error that the service wrote.
+func (s *Session) crash(g api.Generation, c *crash.Crash) {
+	if c == nil {
 		return
 	}
+	mods := map[string]string{s.cfg.Service.Module: s.cfg.Service.ModuleDir}
+	for _, m := range s.cfg.Service.Modules {
+		mods[m.Path] = m.Dir
+	}
+	p := c.Problem(crash.Source{Modules: mods})
+	s.note(crashed{p})
+	s.emit(&api.ProblemEvent{Header: api.Header{Type: api.KindProblem, Generation: g}, Problem: *p})
+}
+
+// listening opens the tunnels to the service's ports, and tells that the generation answers.
+func (s *Session) listening(ctx context.Context, l *api.ListeningEvent) {
 	url, main := "", 0
+	ports := []api.Forward{}
 	for _, p := range l.Ports {
 		n, err := s.tun.open(ctx, p.Port)
 		if err != nil {
 			s.emit(&api.ProblemEvent{Header: api.Header{Type: api.KindProblem, Generation: l.Generation},
-				Problem: api.Problem{Code: "no-local-port", Message: err.Error(), Hint: "close what uses up this machine's ports"}})
+				Problem: api.Problem{Code: "no-local-port", Owner: keyEnvironment, Message: err.Error(), Hint: "close what uses up this machine's ports"}})
 			continue
 		}
-		if p.Main {
-			url, main = fmt.Sprintf("http://127.0.0.1:%d", n), p.Port
+		f := api.Forward{Port: p.Port, Local: n, URL: fmt.Sprintf("http://127.0.0.1:%d", n), Main: p.Main}
+		if ports = append(ports, f); p.Main {
+			url, main = f.URL, p.Port
 		}
 	}
+	s.note(forwards{ports})
 	s.mu.Lock()
 	told, was := s.ready[l.Generation]
 	news := !was || told != url

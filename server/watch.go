@@ -31,10 +31,9 @@ func (s *Session) watch(ctx context.Context) error {
 	told := map[string]bool{} // what stands in the way of watching; used by the watcher's goroutine only
 	w, err := watch.New(watch.Options{
 		Root: s.cfg.Service.ModuleDir, Extra: extra(), Logger: s.cfg.Logger, Rest: s.cfg.Rest,
-		Relevant: func(p string) bool {
-			return s.isSettings(p) || (s.builds.relevant(p) || s.synced(p)) && (s.cfg.Ignored == nil || !s.cfg.Ignored(p))
-		},
+		Relevant: s.relevant,
 		Problems: func(ps []*api.Problem) {
+			s.note(watched{ps})
 			now := map[string]bool{}
 			for _, p := range ps {
 				if now[p.Error()] = true; told[p.Error()] {
@@ -48,6 +47,7 @@ func (s *Session) watch(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.watcher.Store(w)
 	done := make(chan error, 1)
 	go func() { done <- w.Run(ctx) }()
 	go func() { // the first build reads the files once every later edit is noticed
@@ -118,6 +118,11 @@ func (s *Session) watch(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+// relevant says whether a change of the file is the session's business.
+func (s *Session) relevant(p string) bool {
+	return s.isSettings(p) || (s.builds.relevant(p) || s.synced(p)) && (s.cfg.Ignored == nil || !s.cfg.Ignored(p))
 }
 
 func (s *Session) isSettings(path string) bool {

@@ -3,6 +3,8 @@ package syncer
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"os"
 	"sync"
 	"time"
@@ -37,7 +39,12 @@ type Config struct {
 	Emit func(api.Event)
 	// Shipping is told, before a generation goes to the pod, when the edit was saved that led to it; may be nil.
 	Shipping func(g api.Generation, saved time.Time)
+	// Building is told that a build begins; may be nil. A BuildEvent of the same generation ends it.
+	Building func(g api.Generation)
 }
+
+// CodeTransferCanceled is of the Problem that says that a transfer was broken off as CancelTransfer wanted.
+const CodeTransferCanceled = "transfer-canceled"
 
 // Change is what happened to the files.
 type Change struct {
@@ -54,14 +61,16 @@ type Loop struct {
 
 	changes chan Change
 	resync  chan struct{}
+	cancels chan struct{} // of builds
 
 	emitMu sync.Mutex
 
-	mu     sync.Mutex
-	gen    api.Generation // the last number given out
-	want   *wanted
-	wake   chan struct{}
-	failed bool // the last build failed: its problems are up
+	mu      sync.Mutex
+	gen     api.Generation // the last number given out
+	want    *wanted
+	wake    chan struct{}
+	sending *wanted            // what is being shipped; nil while nothing is
+	staging context.CancelFunc // ends that
 }
 
 // wanted is the generation that the pod should run.
@@ -70,11 +79,12 @@ type wanted struct {
 	built Built
 	saved time.Time
 	told  bool // its transfer has been told; a repeat is only for a pod that lost it
+	off   bool // its transfer was canceled: the next save's comes
 }
 
 // New makes a Loop.
 func New(cfg Config) *Loop {
-	return &Loop{cfg: cfg, shipper: Shipper{Dir: cfg.Dir}, changes: make(chan Change, 1), resync: make(chan struct{}, 1), wake: make(chan struct{}, 1)}
+	return &Loop{cfg: cfg, shipper: Shipper{Dir: cfg.Dir}, changes: make(chan Change, 1), resync: make(chan struct{}, 1), cancels: make(chan struct{}, 1), wake: make(chan struct{}, 1)}
 }
 
 // Changed tells the loop of a change. It never blocks: what is not taken yet is united with it.
@@ -102,6 +112,25 @@ func (l *Loop) Resync() {
 	select {
 	case l.resync <- struct{}{}:
 	default:
+	}
+}
+
+// CancelBuild breaks off the build that is under way, if any. What ran goes on running; the next change builds again.
+func (l *Loop) CancelBuild() {
+	select {
+	case l.cancels <- struct{}{}:
+	default:
+	}
+}
+
+// CancelTransfer breaks off the transfer that is under way, if it still can be: once the pod has everything, it swaps.
+// What is wanted then is not sent again; the next change's is.
+func (l *Loop) CancelTransfer() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.sending != nil {
+		l.sending.off = true
+		l.staging()
 	}
 }
 
@@ -139,7 +168,6 @@ func (l *Loop) Run(ctx context.Context) error {
 
 	type outcome struct {
 		gen      api.Generation
-		change   Change
 		built    Built
 		problems []*api.Problem
 		err      error
@@ -147,14 +175,25 @@ func (l *Loop) Run(ctx context.Context) error {
 	done := make(chan outcome, 1)
 	var cancel context.CancelFunc
 	var running *Change
+	var owed *Change // what a canceled build left undone
+	broken := false  // the running build is being canceled as the user wants
 	start := func(c Change) {
+		if owed != nil {
+			saved := c.Saved
+			c, owed = unite(*owed, c), nil
+			c.Saved = saved
+		}
+		broken = false
 		var bctx context.Context
 		bctx, cancel = context.WithCancel(ctx)
 		running = &c
 		gen := l.next()
+		if l.cfg.Building != nil {
+			l.cfg.Building(gen)
+		}
 		wg.Go(func() {
 			b, ps, err := l.cfg.Build(bctx)
-			done <- outcome{gen, c, b, ps, err}
+			done <- outcome{gen, b, ps, err}
 		})
 	}
 	start(Change{Build: true, Files: true, Saved: time.Now()})
@@ -187,14 +226,18 @@ func (l *Loop) Run(ctx context.Context) error {
 			}
 		case o := <-done:
 			cancel()
+			change := *running
 			running = nil
 			switch {
+			case broken && o.err != nil && ctx.Err() == nil && waiting == nil:
+				owed = &change
+				l.emit(&api.BuildEvent{Header: api.Header{Type: api.KindBuild, Generation: o.gen}, MS: o.built.Duration.Milliseconds(), Canceled: true})
 			case waiting != nil && (o.err != nil || len(o.problems) > 0):
 				l.emit(&api.BuildEvent{Header: api.Header{Type: api.KindBuild, Generation: o.gen}, MS: o.built.Duration.Milliseconds(), Canceled: true})
 			case o.err != nil && ctx.Err() != nil:
 				return ctx.Err()
 			default:
-				l.finish(o.gen, o.change, o.built, o.problems, o.err)
+				l.finish(o.gen, change, o.built, o.problems, o.err)
 			}
 			if waiting != nil {
 				start(*waiting)
@@ -202,6 +245,16 @@ func (l *Loop) Run(ctx context.Context) error {
 			}
 		case <-l.resync:
 			l.poke()
+		case <-l.cancels:
+			if running == nil {
+				continue
+			}
+			cancel()
+			broken = true
+			if waiting != nil { // it was saved before this was wanted
+				u := unite(*running, *waiting)
+				*running, waiting = u, nil
+			}
 		}
 	}
 }
@@ -219,7 +272,7 @@ func (l *Loop) finish(gen api.Generation, c Change, b Built, problems []*api.Pro
 		problems = append(problems, asProblem(err, "build"))
 	}
 	for _, p := range problems {
-		l.emit(&api.ProblemEvent{Header: api.Header{Type: api.KindProblem, Generation: gen}, Problem: *p})
+		l.emit(&api.ProblemEvent{Header: api.Header{Type: api.KindProblem, Generation: gen}, Problem: *owned(p, "build")})
 	}
 	ok := true
 	for _, p := range problems {
@@ -278,7 +331,7 @@ func (l *Loop) shipAll(ctx context.Context) {
 		l.mu.Lock()
 		w := l.want
 		l.mu.Unlock()
-		if w == nil {
+		if w == nil || l.isOff(w) {
 			continue
 		}
 		err := l.ship(ctx, w)
@@ -294,6 +347,12 @@ func (l *Loop) shipAll(ctx context.Context) {
 			wait = min(2*wait, 5*time.Second)
 		}
 	}
+}
+
+func (l *Loop) isOff(w *wanted) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return w.off
 }
 
 func (l *Loop) superseded(w *wanted) bool {
@@ -327,10 +386,10 @@ func (l *Loop) ship(ctx context.Context, w *wanted) error {
 	if len(l.cfg.Folders) > 0 {
 		trees, src, problems, err := l.trees.Read(l.cfg.Folders)
 		for _, p := range problems {
-			l.emit(&api.ProblemEvent{Header: api.Header{Type: api.KindProblem, Generation: w.gen}, Problem: *p})
+			l.emit(&api.ProblemEvent{Header: api.Header{Type: api.KindProblem, Generation: w.gen}, Problem: *owned(p, "sync")})
 		}
 		if err != nil {
-			l.emit(&api.ProblemEvent{Header: api.Header{Type: api.KindProblem, Generation: w.gen}, Problem: *asProblem(err, "sync")})
+			l.emit(&api.ProblemEvent{Header: api.Header{Type: api.KindProblem, Generation: w.gen}, Problem: *owned(asProblem(err, "sync"), "sync")})
 			return err
 		}
 		m.Trees, sources = trees, src
@@ -338,10 +397,24 @@ func (l *Loop) ship(ctx context.Context, w *wanted) error {
 	if l.cfg.Shipping != nil {
 		l.cfg.Shipping(w.gen, w.saved)
 	}
-	ev, st, err := l.shipper.Ship(ctx, l.cfg.Pod, m, w.built.Executable, sources)
+	staging, cancel := context.WithCancel(ctx)
+	defer cancel()
+	l.mu.Lock()
+	l.sending, l.staging = w, cancel
+	l.mu.Unlock()
+	ev, st, err := l.shipper.Ship(ctx, stagingPod{l.cfg.Pod, staging}, m, w.built.Executable, sources)
+	l.mu.Lock()
+	l.sending = nil
+	off := w.off
+	l.mu.Unlock()
+	if err != nil && off && ctx.Err() == nil {
+		l.emit(&api.ProblemEvent{Header: api.Header{Type: api.KindProblem, Generation: w.gen}, Problem: api.Problem{Code: CodeTransferCanceled,
+			Severity: api.SeverityInfo, Message: fmt.Sprintf("the transfer of generation %d was canceled; what ran goes on running", w.gen), Hint: "the next save is shipped", Owner: "sync"}})
+		return err
+	}
 	if err != nil {
 		if ctx.Err() == nil && !transient(err) && !l.superseded(w) {
-			l.emit(&api.ProblemEvent{Header: api.Header{Type: api.KindProblem, Generation: w.gen}, Problem: *asProblem(err, "ship")})
+			l.emit(&api.ProblemEvent{Header: api.Header{Type: api.KindProblem, Generation: w.gen}, Problem: *owned(asProblem(err, "ship"), "sync")})
 		}
 		return err
 	}
@@ -350,10 +423,39 @@ func (l *Loop) ship(ctx context.Context, w *wanted) error {
 	return nil
 }
 
+// stagingPod is a Pod to which nothing is sent any more once its context has ended. A swap that has begun is the pod's:
+// breaking off the request would leave open what it runs.
+type stagingPod struct {
+	Pod
+	ctx context.Context
+}
+
+func (p stagingPod) Stage(ctx context.Context, b api.Blob, r io.Reader) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(p.ctx, cancel)()
+	return p.Pod.Stage(ctx, b, r)
+}
+
+func (p stagingPod) Swap(ctx context.Context, m api.Manifest) (api.Status, error) {
+	if err := p.ctx.Err(); err != nil {
+		return api.Status{}, err
+	}
+	return p.Pod.Swap(ctx, m)
+}
+
 func asProblem(err error, code string) *api.Problem {
 	var p *api.Problem
 	if errors.As(err, &p) {
 		return p
 	}
 	return &api.Problem{Code: code + "-failed", Message: err.Error()}
+}
+
+// owned returns a problem with its owner, who clears it too: "build" at the next build's end, "sync" with the next
+// transfer.
+func owned(p *api.Problem, owner string) *api.Problem {
+	q := *p
+	q.Owner = owner
+	return &q
 }

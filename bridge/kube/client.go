@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -33,11 +34,34 @@ type client struct {
 // quiet keeps client-go off stderr, which is the agent's. It is process-wide because klog is.
 var quiet = sync.OnceFunc(func() { klog.SetLogger(logr.Discard()) })
 
+// kubeconfigs are the files that an environment's KUBECONFIG lists, or else the user's own, as clientcmd takes them from
+// this process's environment.
+func kubeconfigs(env []string) []string {
+	var list []string
+	for _, kv := range env {
+		if v, ok := strings.CutPrefix(kv, clientcmd.RecommendedConfigPathEnvVar+"="); ok {
+			list = nil
+			for _, p := range filepath.SplitList(v) {
+				if p != "" && !slices.Contains(list, p) {
+					list = append(list, p)
+				}
+			}
+		}
+	}
+	if len(list) == 0 {
+		return []string{clientcmd.RecommendedHomeFile}
+	}
+	return list
+}
+
 // connect reads the kubeconfig; it sends nothing yet.
 func connect(o Options) (*client, error) {
 	quiet()
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = o.Kubeconfig
+	if o.Env != nil {
+		rules.Precedence = kubeconfigs(o.Env)
+	}
 	rules.WarnIfAllMissing = false
 	overrides := &clientcmd.ConfigOverrides{CurrentContext: o.Context}
 	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, overrides)

@@ -20,6 +20,8 @@ import (
 type Options struct {
 	// Kubeconfig is a file; empty takes $KUBECONFIG, then the user's own, then the pod that this runs in.
 	Kubeconfig string
+	// Env is where KUBECONFIG is looked up, as KEY=VALUE; nil is this process's environment.
+	Env []string
 	// Context is one of the kubeconfig's; empty takes its current one.
 	Context string
 	// Namespace is where the environment goes; empty takes the context's. One that does not exist is made.

@@ -36,6 +36,8 @@ type Options struct {
 	StateDir, CacheDir, SocketDir string
 	// Payload returns fairlead-pod for an architecture.
 	Payload func(arch string) ([]byte, error)
+	// Env is the environment of the supervisor, and so of the service, as KEY=VALUE; nil is this process's.
+	Env []string
 }
 
 // Environment is one local environment; it implements bridge.Environment.
@@ -167,6 +169,7 @@ func (e *Environment) start(ctx context.Context) error {
 	}
 	cmd := exec.Command(e.exe, args...)
 	cmd.Stderr = log
+	cmd.Env = e.opts.Env
 	detach(cmd)
 	out, err := cmd.StdoutPipe()
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 	"fairlead.dev/api"
 	"fairlead.dev/bridge"
 	"fairlead.dev/server"
+	"fairlead.dev/server/client"
 )
 
 // lookLimit bounds how long status waits for a pod's answer.
@@ -301,6 +302,12 @@ func newStop(stdout, stderr io.Writer) *cobra.Command {
 }
 
 func stopOne(ctx context.Context, stdout io.Writer, f folders, rec server.Record) error {
+	if done, err := stopByAgent(ctx, f, rec.Environment.Name); err != nil {
+		return err
+	} else if done {
+		_, err = fmt.Fprintf(stdout, "stopped %s\n", rec.Environment.Name)
+		return err
+	}
 	env, err := openRecorded(ctx, f, rec)
 	if err != nil {
 		return err
@@ -314,6 +321,23 @@ func stopOne(ctx context.Context, stdout io.Writer, f folders, rec server.Record
 	}
 	_, err = fmt.Fprintf(stdout, "stopped %s\n", rec.Environment.Name)
 	return err
+}
+
+// stopByAgent stops an environment that the agent of this machine holds; false says that it does not.
+func stopByAgent(ctx context.Context, f folders, name string) (bool, error) {
+	c, err := newClient(f, "fairlead stop", false)
+	if err != nil {
+		return false, err
+	}
+	err = c.StopAndWait(ctx, name)
+	var p *api.Problem
+	if errors.As(err, &p) && (p.Code == client.CodeNoAgent || p.Code == server.CodeNoService) {
+		return false, nil
+	}
+	if errors.As(err, &p) && p.Code == api.CodeHeld || errors.As(err, &p) && p.Code == api.CodeTakenOver {
+		return false, nil // it was about to end, as another agent has the environment
+	}
+	return true, err
 }
 
 // alive says whether a process runs.

@@ -77,9 +77,19 @@ func pick(recs []server.Record, name, dir string) (server.Record, error) {
 		return server.Record{}, &api.Problem{Code: "no-environment", Message: fmt.Sprintf("there is no environment %q", name), Hint: "fairlead status lists them"}
 	}
 	var here []server.Record
-	for _, r := range recs {
-		if rel, err := filepath.Rel(r.Dir, dir); err == nil && filepath.IsLocal(rel) {
-			here = append(here, r)
+	// The main package's own folder says more than the one that it was run from, and that more than the module's.
+	for _, of := range []func(server.Record) string{
+		func(r server.Record) string { return r.Package },
+		func(r server.Record) string { return r.Dir },
+		func(r server.Record) string { return r.Module },
+	} {
+		for _, r := range recs {
+			if rel, err := filepath.Rel(of(r), dir); of(r) != "" && err == nil && filepath.IsLocal(rel) {
+				here = append(here, r)
+			}
+		}
+		if len(here) > 0 {
+			break
 		}
 	}
 	if len(here) == 0 {

@@ -1,26 +1,14 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"fairlead.dev/api"
-	"fairlead.dev/bridge"
-	"fairlead.dev/bridge/kube"
-	"fairlead.dev/bridge/local"
-	"fairlead.dev/server"
-	"fairlead.dev/syncer"
-	"fairlead.dev/syncer/build"
 )
 
 // placeFlags say where an environment is; several commands have them.
@@ -48,6 +36,10 @@ func newRun(stdout, stderr io.Writer) *cobra.Command {
 		Long: `Run finds the service in DIR (the current folder by default), makes its environment or finds the one
 that is there, builds, ships and starts the service, prints its local address, streams its logs, and
 brings every save there until it is interrupted. Then it removes the environment, unless --keep.
+
+A background process, the agent, does the work (it is started where there is none, see fairlead agent),
+so that a terminal and an editor can follow the same environment: a run of what runs already joins it,
+and leaves it running when it is interrupted.
 
 What follows -- is given to the service as its arguments.`,
 		Example: `  fairlead run
@@ -90,6 +82,7 @@ type runOptions struct {
 	args           []string
 	place          placeFlags
 	keep, takeOver bool
+	env            []string // nil is this process's
 	show           renderer
 }
 
@@ -109,103 +102,4 @@ func absDir(dir string) (string, error) {
 		return "", &api.Problem{Code: "no-folder", Message: fmt.Sprintf("%s is not a folder", dir), Hint: "name the folder of a Go service"}
 	}
 	return abs, nil
-}
-
-// runService is `fairlead run`.
-func runService(ctx context.Context, o runOptions) error {
-	dir, err := absDir(o.dir)
-	if err != nil {
-		return err
-	}
-	set, err := loadSettings(dir, "", o)
-	if err != nil {
-		return err
-	}
-	f, err := findFolders()
-	if err != nil {
-		return err
-	}
-	svc, err := build.Find(ctx, dir, build.FindOptions{Config: set.build, Main: set.main, Hint: set.services})
-	if err != nil {
-		return err
-	}
-	if set.service == "" && slices.Contains(set.services, svc.Name) { // the file has an entry for what was found
-		if set, err = loadSettings(dir, svc.Name, o); err != nil {
-			return err
-		}
-	}
-	if set.name != "" {
-		svc.Name = set.name
-	}
-	on, native, target := set.on, set.build.Native, set.build.Target
-	owner := server.Owner()
-	place := on
-	if !native {
-		// Two clusters or namespaces are two environments.
-		place = strings.Join([]string{on, set.kube.Kubeconfig, set.kube.Context, set.kube.Namespace}, "\n")
-	}
-	spec := bridge.Spec{Name: server.EnvironmentName(svc.Name, dir, owner, place), Service: svc.Name, Owner: owner, Dir: dir, Version: version, Keep: o.keep}
-	var folders []syncer.Folder
-	if !native {
-		// A local service runs in its own folder and reads them in place.
-		spec.Trees, folders = set.trees, set.synced
-	}
-	rec := server.Record{Environment: api.Environment{Name: spec.Name, Service: svc.Name, Provider: on, Context: set.kube.Context, Namespace: set.kube.Namespace},
-		Kubeconfig: set.kube.Kubeconfig, Dir: dir}
-	if t, ok := o.show.(*textRenderer); ok {
-		t.service, t.dir = svc.Name, dir
-		t.say("%s: %s", svc.Name, svc.Why)
-	}
-	s, err := server.NewSession(server.Config{
-		Spec: spec, Record: rec, Records: f.records(), Service: svc, Build: set.build, Target: target, Process: set.process,
-		Folders: folders, Ignored: set.watchIgnored, Rest: set.rest, TakeOver: o.takeOver, Keep: o.keep, Emit: o.show.show,
-		SettingsFiles: set.files,
-		Reload: func() (api.Process, build.Config, []*api.Problem) {
-			now, err := loadSettings(dir, set.service, o)
-			if err != nil {
-				return api.Process{}, build.Config{}, problemsOf(err)
-			}
-			var ps []*api.Problem
-			if now.on != set.on || !maps.Equal(now.trees, set.trees) || now.name != set.name || now.main != set.main {
-				ps = append(ps, &api.Problem{Code: "settings-restart", Severity: api.SeverityWarning, Message: "some of the changed settings shape the environment itself",
-					Hint: "stop fairlead run and start it again"})
-			}
-			return now.process, now.build, ps
-		},
-		Open: func(ctx context.Context, spec bridge.Spec, progress bridge.Progress) (bridge.Environment, error) {
-			if native {
-				return local.Open(ctx, spec, f.local())
-			}
-			k := set.kube
-			k.Progress = progress
-			return kube.Open(ctx, spec, k)
-		},
-	})
-	if err != nil {
-		return err
-	}
-	err = s.Run(ctx)
-	var p *api.Problem
-	if errors.As(err, &p) {
-		if j, ok := o.show.(*jsonRenderer); ok {
-			j.show(&api.ProblemEvent{Header: api.Header{Type: api.KindProblem, Time: time.Now()}, Problem: *p})
-		}
-	}
-	return err
-}
-
-// problemsOf lists the problems in an error.
-func problemsOf(err error) []*api.Problem {
-	if many, ok := err.(interface{ Unwrap() []error }); ok {
-		var out []*api.Problem
-		for _, e := range many.Unwrap() {
-			out = append(out, problemsOf(e)...)
-		}
-		return out
-	}
-	var p *api.Problem
-	if errors.As(err, &p) {
-		return []*api.Problem{p}
-	}
-	return []*api.Problem{{Code: "settings", Message: err.Error()}}
 }

@@ -78,10 +78,10 @@ func loadSettings(dir, service string, o runOptions) (choice, error) {
 	if c.on == "local" {
 		c.process.Dir = dir // as go run in this folder would: what the service reads by relative names is there
 	}
-	c.build = build.Config{Target: api.Target{OS: "linux", Arch: runtime.GOARCH}, Native: c.on == "local", Flags: l.Build.Flags, Tags: l.Build.Tags, Env: pairs(l.Build.Env)}
+	c.build = build.Config{Target: api.Target{OS: "linux", Arch: runtime.GOARCH}, Native: c.on == "local", Environ: o.env, Flags: l.Build.Flags, Tags: l.Build.Tags, Env: pairs(l.Build.Env)}
 	k := l.Kubernetes
 	c.kube = kube.Options{Kubeconfig: k.Kubeconfig, Context: k.Context, Namespace: k.Namespace, Registry: k.Registry, Image: k.Image,
-		Template: k.Template, Payload: payload.Executable, CABundle: caBundle(), Version: version}
+		Template: k.Template, Env: o.env, Payload: payload.Executable, CABundle: caBundle(), Version: version}
 	c.trees = map[string]string{}
 	for i, s := range l.Sync {
 		name := fmt.Sprintf("sync-%d", i+1)

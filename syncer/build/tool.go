@@ -31,8 +31,31 @@ type Config struct {
 	Flags []string
 	// Tags are build tags, added to those of GOFLAGS and Flags.
 	Tags []string
-	// Env is added to this process's environment, as KEY=VALUE.
-	Env []string
+	// Environ is the environment of the go command, as KEY=VALUE; nil is this process's. Env is added to it.
+	Environ []string
+	Env     []string
+}
+
+// environ returns the environment that the configuration begins with.
+func (c Config) environ() []string {
+	if c.Environ == nil {
+		return os.Environ()
+	}
+	return c.Environ
+}
+
+// getenv looks a variable up in it; of several the last counts, as for a process.
+func (c Config) getenv(name string) string {
+	if c.Environ == nil {
+		return os.Getenv(name)
+	}
+	for _, kv := range slices.Backward(c.Environ) {
+		k, v, _ := strings.Cut(kv, "=")
+		if k == name || runtime.GOOS == "windows" && strings.EqualFold(k, name) {
+			return v
+		}
+	}
+	return ""
 }
 
 // goEnv is the part of `go env` that decides something here.
@@ -56,7 +79,7 @@ func newTool(ctx context.Context, dir string, cfg Config) (*tool, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &tool{path: path, cfg: cfg, env: slices.Concat(os.Environ(), cfg.Env)}
+	t := &tool{path: path, cfg: cfg, env: slices.Concat(cfg.environ(), cfg.Env)}
 	// GOOS and GOARCH are asked for by no name here: what a user has set for them speaks of other builds.
 	out, err := t.output(ctx, dir, "env", "-json", "GOENV", "GOFLAGS", "GOHOSTARCH", "GOHOSTOS", "GOMOD", "GOMODCACHE", "GOROOT", "GOVERSION", "GOWORK")
 	if err != nil {
@@ -122,14 +145,24 @@ func findGo(cfg Config) (string, error) {
 		}
 		return cfg.Go, nil
 	}
-	if p, err := exec.LookPath("go"); err == nil {
-		return filepath.Abs(p)
+	if cfg.Environ == nil {
+		if p, err := exec.LookPath("go"); err == nil {
+			return filepath.Abs(p)
+		}
+	}
+	for _, dir := range filepath.SplitList(cfg.getenv("PATH")) {
+		if cfg.Environ == nil || !filepath.IsAbs(dir) { // relative to whose folder?
+			continue
+		}
+		if p, err := exec.LookPath(filepath.Join(dir, "go")); err == nil {
+			return p, nil
+		}
 	}
 	name := "go"
 	if runtime.GOOS == "windows" {
 		name = "go.exe"
 	}
-	for _, root := range []string{os.Getenv("GOROOT"), "/usr/local/go", "/usr/lib/go", "/opt/homebrew/opt/go/libexec", `C:\Program Files\Go`} {
+	for _, root := range []string{cfg.getenv("GOROOT"), "/usr/local/go", "/usr/lib/go", "/opt/homebrew/opt/go/libexec", `C:\Program Files\Go`} {
 		if root == "" || !filepath.IsAbs(root) {
 			continue
 		}

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"fairlead.dev/api"
+	"fairlead.dev/bridge"
+	"fairlead.dev/bridge/kube"
+	"fairlead.dev/bridge/local"
+	"fairlead.dev/server"
+	"fairlead.dev/syncer"
+	"fairlead.dev/syncer/build"
+)
+
+// prepare finds what a request of a front end means: the settings, the main package, the environment's name, and how
+// that environment is opened.
+func prepare(ctx context.Context, f folders, r api.RunRequest) (server.Plan, error) {
+	dir, err := absDir(r.Dir)
+	if err != nil {
+		return server.Plan{}, err
+	}
+	o := runOptions{dir: dir, main: r.Main, args: r.Args, place: placeFlags{on: r.On, kubeconfig: r.Kubeconfig, context: r.Context, namespace: r.Namespace, registry: r.Registry},
+		keep: r.Keep, takeOver: r.TakeOver, env: r.Env}
+	set, err := loadSettings(dir, "", o)
+	if err != nil {
+		return server.Plan{}, err
+	}
+	svc, err := build.Find(ctx, dir, build.FindOptions{Config: set.build, Main: set.main, Hint: set.services})
+	if err != nil {
+		return server.Plan{}, err
+	}
+	if set.service == "" && slices.Contains(set.services, svc.Name) { // the file has an entry for what was found
+		if set, err = loadSettings(dir, svc.Name, o); err != nil {
+			return server.Plan{}, err
+		}
+	}
+	if set.name != "" {
+		svc.Name = set.name
+	}
+	on, native, target := set.on, set.build.Native, set.build.Target
+	owner := server.Owner()
+	place := on
+	if !native {
+		// Two clusters or namespaces are two environments.
+		config := set.kube.Kubeconfig
+		if config == "" {
+			config = lookup(r.Env, "KUBECONFIG")
+		}
+		place = strings.Join([]string{on, config, set.kube.Context, set.kube.Namespace}, "\n")
+	}
+	// The main package's folder, and not the one that was asked for: from the module's root, from the package's own and
+	// from an editor it is the same service.
+	spec := bridge.Spec{Name: server.EnvironmentName(svc.Name, svc.Dir, owner, place), Service: svc.Name, Owner: owner, Dir: dir, Version: version, Keep: o.keep}
+	var synced []syncer.Folder
+	if !native {
+		// A local service runs in its own folder and reads them in place.
+		spec.Trees, synced = set.trees, set.synced
+	}
+	rec := server.Record{Environment: api.Environment{Name: spec.Name, Service: svc.Name, Provider: on, Context: set.kube.Context, Namespace: set.kube.Namespace},
+		Kubeconfig: set.kube.Kubeconfig, Dir: dir, Package: svc.Dir, Module: svc.ModuleDir}
+	cfg := server.Config{
+		Spec: spec, Record: rec, Records: f.records(), Service: svc, Build: set.build, Target: target, Process: set.process,
+		Folders: synced, Ignored: set.watchIgnored, Rest: set.rest, TakeOver: o.takeOver, Keep: o.keep, SettingsFiles: set.files,
+		Reload: func() (api.Process, build.Config, []*api.Problem) {
+			now, err := loadSettings(dir, set.service, o)
+			if err != nil {
+				return api.Process{}, build.Config{}, problemsOf(err)
+			}
+			var ps []*api.Problem
+			if now.on != set.on || !maps.Equal(now.trees, set.trees) || now.name != set.name || now.main != set.main {
+				ps = append(ps, &api.Problem{Code: "settings-restart", Severity: api.SeverityWarning, Message: "some of the changed settings shape the environment itself",
+					Hint: "stop fairlead run and start it again"})
+			}
+			return now.process, now.build, ps
+		},
+		Open: func(ctx context.Context, spec bridge.Spec, progress bridge.Progress) (bridge.Environment, error) {
+			if native {
+				l := f.local()
+				l.Env = r.Env
+				return local.Open(ctx, spec, l)
+			}
+			k := set.kube
+			k.Progress = progress
+			return kube.Open(ctx, spec, k)
+		},
+	}
+	shape := map[string]string{"list of arguments": strings.Join(r.Args, "\x00")}
+	if native {
+		shape["working directory"] = set.process.Dir
+	}
+	return server.Plan{Config: cfg, Why: svc.Why, Shape: shape}, nil
+}
+
+// lookup finds a variable in an environment; of several the last counts.
+func lookup(env []string, name string) string {
+	for _, kv := range slices.Backward(env) {
+		if k, v, _ := strings.Cut(kv, "="); k == name {
+			return v
+		}
+	}
+	return ""
+}
+
+// environment is this process's, for an agent in another folder: relative paths in KUBECONFIG are made absolute.
+func environment() []string {
+	env := os.Environ()
+	for i, kv := range env {
+		v, ok := strings.CutPrefix(kv, "KUBECONFIG=")
+		if !ok {
+			continue
+		}
+		list := filepath.SplitList(v)
+		for j, p := range list {
+			if abs, err := filepath.Abs(p); err == nil && p != "" {
+				list[j] = abs
+			}
+		}
+		env[i] = "KUBECONFIG=" + strings.Join(list, string(os.PathListSeparator))
+	}
+	return env
+}
+
+// problemsOf lists the problems in an error.
+func problemsOf(err error) []*api.Problem {
+	if many, ok := err.(interface{ Unwrap() []error }); ok {
+		var out []*api.Problem
+		for _, e := range many.Unwrap() {
+			out = append(out, problemsOf(e)...)
+		}
+		return out
+	}
+	var p *api.Problem
+	if errors.As(err, &p) {
+		return []*api.Problem{p}
+	}
+	return []*api.Problem{{Code: "settings", Message: err.Error()}}
+}

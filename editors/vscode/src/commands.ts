@@ -1,0 +1,200 @@
+// The commands: each hands its argument to the agent's command of the same name, with what only the editor knows (the
+// active file). What is still open then, such as which of several main packages, the agent asks.
+
+import * as vscode from 'vscode';
+import { message, type Client } from './client';
+import type { Logs } from './logs';
+import { busy, type Service } from './protocol';
+import { icon, isWeb, phaseText, serviceOf } from './text';
+import type { Node } from './tree';
+
+interface Arg {
+  name?: string;
+  uri?: string;
+  dir?: string;
+  main?: string;
+  on?: string;
+  port?: number;
+  what?: string;
+}
+
+/** argument reads what a command was called with: a lens's or link's object, a tree row, or a file of the editor title. */
+function argument(v: unknown): Arg {
+  if (v instanceof vscode.Uri) return v.scheme === 'file' ? { uri: v.toString() } : {};
+  if (typeof v !== 'object' || v === null) return {};
+  if ('service' in v && 'kind' in v) {
+    const node = v as Node;
+    return { name: node.service.name, ...(node.kind === 'port' ? { port: node.port.port } : {}) };
+  }
+  return v as Arg;
+}
+
+export class Commands {
+  constructor(
+    private readonly client: Client,
+    private readonly logs: Logs,
+  ) {}
+
+  register(): vscode.Disposable[] {
+    const add = (id: string, f: (arg: Arg, raw: unknown) => unknown): vscode.Disposable =>
+      vscode.commands.registerCommand(id, async (raw: unknown) => {
+        try {
+          return await f(argument(raw), raw);
+        } catch (err) {
+          await this.failed(err);
+          return undefined;
+        }
+      });
+    const view = (id: string, command: Parameters<Logs['command']>[0]): vscode.Disposable => add(id, () => this.logs.command(command));
+    return [
+      add('fairlead.run', (a) => this.run(a)),
+      add('fairlead.runLocal', (a) => this.run({ ...a, on: 'local' })),
+      add('fairlead.runKubernetes', (a) => this.run({ ...a, on: 'kubernetes' })),
+      add('fairlead.stop', (a) => this.forService(a, 'fairlead.stop', 'Stop and remove which environment?')),
+      add('fairlead.open', (a) => this.forService(a, 'fairlead.open', 'Open which service in the browser?', (s) => !!s.url)),
+      add('fairlead.cancel', (a) => this.cancel(a)),
+      add('fairlead.logs', async (a) => {
+        const name = a.name ?? serviceOf(this.client.services.services, activeFile())?.name;
+        await this.logs.show(name, true);
+      }),
+      add('fairlead.restartAgent', () => this.restart()),
+      add('fairlead.showOutput', () => this.client.out.show(true)),
+      add('fairlead.showActions', () => this.actions()),
+      add('fairlead.walkthrough', () => vscode.commands.executeCommand('workbench.action.openWalkthrough', 'fairlead.fairlead#fairlead.start', false)),
+      add('fairlead.copyUrl', async (a, raw) => {
+        const port = typeof raw === 'object' && raw !== null && 'port' in raw ? (raw as { port: { url?: string } }).port.url : undefined;
+        const s = await this.choose(a, 'Copy the address of which service?', (x) => !!x.url);
+        await copy(port || s?.url);
+      }),
+      add('fairlead.copyDigest', async (a) => copy((await this.choose(a, 'Copy the digest of which service?', (x) => !!x.digest))?.digest)),
+      add('fairlead.goTo', async (_, raw) => {
+        const a = raw as { file: string; line: number; column: number; name: string };
+        if (!(await this.logs.goTo(a.file, a.line, a.column, a.name))) void vscode.window.setStatusBarMessage(`$(info) ${a.file} is not in this workspace`, 5000);
+      }),
+      view('fairlead.logs.find', 'find'),
+      view('fairlead.logs.filter', 'filter'),
+      view('fairlead.logs.clear', 'clear'),
+      view('fairlead.logs.toggleFollow', 'follow'),
+      view('fairlead.logs.toggleTimestamps', 'timestamps'),
+      view('fairlead.logs.copyAll', 'copy'),
+    ];
+  }
+
+  private async run(a: Arg): Promise<void> {
+    await save();
+    const arg: Arg = { ...a };
+    if (!arg.uri && !arg.dir && !arg.main) {
+      const file = vscode.window.activeTextEditor?.document.uri;
+      if (file?.scheme === 'file') arg.uri = file.toString();
+      else if (vscode.workspace.workspaceFolders?.length === 1) arg.dir = vscode.workspace.workspaceFolders[0]!.uri.fsPath;
+    }
+    delete arg.name;
+    const answer = await this.client.execute('fairlead.run', arg);
+    if (!vscode.workspace.getConfiguration('fairlead').get('logs.showOnRun', true)) return;
+    const name = typeof answer === 'object' && answer !== null && 'name' in answer && typeof answer.name === 'string' ? answer.name : undefined;
+    await this.logs.show(name, false);
+  }
+
+  private async forService(a: Arg, command: string, ask: string, which: (s: Service) => boolean = () => true): Promise<void> {
+    const s = await this.choose(a, ask, which);
+    if (s) await this.client.execute(command, { name: s.name, ...(a.port ? { port: a.port } : {}) });
+  }
+
+  private async cancel(a: Arg): Promise<void> {
+    const s = await this.choose(a, 'Cancel what is under way for which service?', (x) => busy(x.phase));
+    if (!s) return;
+    const what = a.what ?? (s.phase === 'building' ? 'build' : s.phase === 'shipping' ? 'transfer' : 'environment');
+    await this.client.execute('fairlead.cancel', { name: s.name, what });
+  }
+
+  /** choose is the named service, the active file's, the only one, or the user's choice. */
+  private async choose(a: Arg, ask: string, which: (s: Service) => boolean = () => true): Promise<Service | undefined> {
+    const services = this.client.services.services.filter(which);
+    if (a.name) return this.client.services.services.find((s) => s.name === a.name);
+    const own = serviceOf(services, activeFile());
+    if (own && services.length > 1 && own.package && activeFile()?.startsWith(own.package)) return own;
+    if (services.length <= 1) return services[0];
+    const picked = await vscode.window.showQuickPick(
+      services.map((s) => ({ label: `$(${icon(s)}) ${s.service}`, description: phaseText(s), detail: s.dir, service: s })),
+      { title: 'Fairlead', placeHolder: ask },
+    );
+    return picked?.service;
+  }
+
+  private async restart(): Promise<void> {
+    if (!vscode.workspace.isTrusted) return;
+    // The agent is another process than the language server: while that one is there, it is asked to restart the agent.
+    if (this.client.running) {
+      try {
+        await this.client.execute('fairlead.restartAgent', {});
+        return;
+      } catch (err) {
+        this.client.out.warn(`restart: ${message(err)}`);
+      }
+    }
+    await this.client.restart();
+  }
+
+  /** actions is what a click on the status bar offers. */
+  private async actions(): Promise<void> {
+    type Item = vscode.QuickPickItem & { do?: () => unknown };
+    const { state, services: all } = this.client;
+    const exec = (command: string, arg?: object) => () => vscode.commands.executeCommand(command, arg);
+    const items: Item[] = [];
+    const separate = (label: string): void => {
+      items.push({ label, kind: vscode.QuickPickItemKind.Separator });
+    };
+    for (const s of all.services) {
+      const arg = { name: s.name };
+      separate(`${s.service}: ${phaseText(s)}`);
+      if (s.url && isWeb(s.url)) items.push({ label: '$(globe) Open in Browser', description: s.url, do: exec('fairlead.open', arg) });
+      items.push({ label: '$(output) Show Logs', description: s.service, do: exec('fairlead.logs', arg) });
+      if (busy(s.phase) && s.phase !== 'stopping') items.push({ label: '$(close) Cancel', description: phaseText(s), do: exec('fairlead.cancel', arg) });
+      if (s.phase !== 'ended' && s.phase !== 'stopping') items.push({ label: '$(debug-stop) Stop', description: `removes ${s.name}`, do: exec('fairlead.stop', arg) });
+      const p = s.problems.find((x) => x.file);
+      if (p) items.push({ label: '$(go-to-file) Go to Problem', description: p.message, do: exec('fairlead.goTo', { file: p.file, line: p.line ?? 1, column: p.column ?? 1, name: s.name }) });
+    }
+    separate(all.services.length > 0 ? 'Another' : '');
+    if (state.state === 'running') {
+      items.push({ label: '$(run) Run in Environment', description: 'the active file\'s service', do: exec('fairlead.run') });
+      items.push({ label: '$(device-desktop) Run on This Machine', do: exec('fairlead.runLocal') }, { label: '$(cloud) Run on Kubernetes', do: exec('fairlead.runKubernetes') });
+    }
+    separate('Fairlead');
+    items.push(
+      { label: '$(list-tree) Show Environments', do: exec('fairlead.environments.focus') },
+      { label: '$(refresh) Restart Agent', ...(all.agent.version ? { description: all.agent.version } : {}), do: exec('fairlead.restartAgent') },
+      { label: '$(terminal) Show Output', do: exec('fairlead.showOutput') },
+      { label: '$(gear) Settings', do: exec('workbench.action.openSettings', '@ext:fairlead.fairlead' as unknown as object) },
+    );
+    const picked = await vscode.window.showQuickPick(items, { title: 'Fairlead', placeHolder: state.state === 'crashed' ? state.reason : 'What to do?', matchOnDescription: true });
+    await picked?.do?.();
+  }
+
+  private async failed(err: unknown): Promise<void> {
+    const text = message(err);
+    this.client.out.error(text);
+    // A user who cancelled knows.
+    if (/cancell?ed/i.test(text)) return;
+    const log = 'Show Output';
+    if ((await vscode.window.showErrorMessage(text, log)) === log) this.client.out.show(true);
+  }
+}
+
+function activeFile(): string | undefined {
+  const u = vscode.window.activeTextEditor?.document.uri;
+  return u?.scheme === 'file' ? u.fsPath : undefined;
+}
+
+async function copy(text: string | undefined): Promise<void> {
+  if (!text) return;
+  await vscode.env.clipboard.writeText(text);
+  vscode.window.setStatusBarMessage(`$(check) Copied ${text}`, 3000);
+}
+
+/** save writes what is edited: what runs is what is on disk. */
+async function save(): Promise<void> {
+  const edited = vscode.workspace.textDocuments.filter(
+    (d) => d.isDirty && d.uri.scheme === 'file' && (d.languageId === 'go' || d.languageId === 'go.mod' || /[\\/]fairlead\.yaml$/.test(d.uri.path)) && vscode.workspace.getWorkspaceFolder(d.uri),
+  );
+  await Promise.all(edited.map((d) => d.save()));
+}

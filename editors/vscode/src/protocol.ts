@@ -1,0 +1,131 @@
+// What the agent says, as TypeScript sees it: the shapes of api/agent.go, api/event.go and api/problem.go, and the few
+// messages of ours beside the language server protocol. Everything that comes in is made whole here (lists that are
+// missing are empty), so that no drawing code has to ask; members that we do not know are left alone.
+
+export type Phase = 'opening' | 'building' | 'shipping' | 'starting' | 'live' | 'failed' | 'down' | 'lost' | 'stopping' | 'ended';
+
+export interface Problem {
+  code: string;
+  severity?: string; // empty means error
+  message: string;
+  hint?: string;
+  file?: string;
+  line?: number; // from 1
+  column?: number; // in bytes, from 1
+}
+
+export interface Forward {
+  port: number;
+  local: number;
+  url: string;
+  main?: boolean;
+}
+
+export interface Service {
+  name: string;
+  service: string;
+  provider: string;
+  context?: string;
+  namespace?: string;
+  pod?: string;
+  template?: string;
+  resumed?: boolean;
+  dir: string;
+  package?: string;
+  module?: string;
+  phase: Phase;
+  detail?: string;
+  working?: number;
+  since?: string;
+  generation: number;
+  digest?: string;
+  process?: string;
+  pid?: number;
+  exit_code?: number;
+  url?: string;
+  ports: Forward[];
+  ms?: number;
+  clients: string[];
+  keep?: boolean;
+  problems: Problem[];
+}
+
+export interface AgentState {
+  connected: boolean;
+  version?: string;
+  problem?: Problem;
+}
+
+/** Services is the notification fairlead/services: all that there is to draw, whole, at every change. */
+export interface Services {
+  agent: AgentState;
+  services: Service[];
+}
+
+export interface Access {
+  url: string;
+  token: string;
+}
+
+/** Options are initializationOptions and, later, the section of workspace/didChangeConfiguration. */
+export interface Options {
+  openBrowser: string;
+  on: string;
+  codeLens: boolean;
+  trusted: boolean;
+}
+
+export const servicesMethod = 'fairlead/services';
+export const accessMethod = 'fairlead/access';
+
+type Obj = Record<string, unknown>;
+const isObj = (v: unknown): v is Obj => typeof v === 'object' && v !== null && !Array.isArray(v);
+const str = (v: unknown): string => (typeof v === 'string' ? v : '');
+const num = (v: unknown): number => (typeof v === 'number' && Number.isFinite(v) ? v : 0);
+const list = <T>(v: unknown, each: (o: Obj) => T | undefined): T[] =>
+  Array.isArray(v) ? v.flatMap((o) => (isObj(o) ? (each(o) ?? []) : [])) : [];
+
+const phases = new Set<string>(['opening', 'building', 'shipping', 'starting', 'live', 'failed', 'down', 'lost', 'stopping', 'ended']);
+
+export function toProblem(v: unknown): Problem | undefined {
+  if (typeof v === 'string') return v === '' ? undefined : { code: '', message: v };
+  if (!isObj(v) || str(v.message) === '') return undefined;
+  return { ...v, code: str(v.code), message: str(v.message) } as Problem;
+}
+
+function toService(o: Obj): Service | undefined {
+  if (str(o.name) === '') return undefined;
+  return {
+    ...(o as unknown as Service),
+    name: str(o.name),
+    service: str(o.service) || str(o.name),
+    provider: str(o.provider),
+    dir: str(o.dir),
+    // A phase of a newer agent is shown as work under way: its detail says the rest.
+    phase: (phases.has(str(o.phase)) ? o.phase : 'opening') as Phase,
+    generation: num(o.generation),
+    ports: list(o.ports, (p) => ({ port: num(p.port), local: num(p.local), url: str(p.url), main: p.main === true })),
+    clients: Array.isArray(o.clients) ? o.clients.filter((c): c is string => typeof c === 'string') : [],
+    problems: list(o.problems, toProblem),
+  };
+}
+
+export function toServices(v: unknown): Services {
+  const o = isObj(v) ? v : {};
+  const a = isObj(o.agent) ? o.agent : {};
+  const agent: AgentState = { connected: a.connected === true };
+  if (str(a.version)) agent.version = str(a.version);
+  const problem = toProblem(a.problem);
+  if (problem) agent.problem = problem;
+  const services = list(o.services, toService).filter((s) => s.phase !== 'ended' || s.problems.length > 0);
+  services.sort((x, y) => (x.service < y.service ? -1 : x.service > y.service ? 1 : x.name < y.name ? -1 : 1));
+  return { agent, services };
+}
+
+export function toAccess(v: unknown): Access {
+  if (!isObj(v) || str(v.url) === '') throw new Error('the agent did not say where its journal is');
+  return { url: str(v.url), token: str(v.token) };
+}
+
+/** busy says that something is under way for a service, which a spinner shows. */
+export const busy = (p: Phase): boolean => p === 'opening' || p === 'building' || p === 'shipping' || p === 'starting' || p === 'stopping';

@@ -1,0 +1,13 @@
+package client
+
+import (
+	"errors"
+	"io/fs"
+	"syscall"
+)
+
+// notThere says whether a dial failed because nobody listens: there is no socket, or one that a killed agent left.
+func notThere(err error) bool {
+	const refused = syscall.Errno(10061) // WSAECONNREFUSED
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, refused)
+}

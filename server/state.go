@@ -1,0 +1,330 @@
+package server
+
+import (
+	"errors"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"fairlead.dev/api"
+	"fairlead.dev/syncer"
+)
+
+// The steps that are no events: they shape what front ends draw, and are no line of `fairlead run --json`.
+type (
+	// building: a build of the generation has begun.
+	building struct{ gen api.Generation }
+	// shipping: the generation is on its way into the pod.
+	shipping struct{ gen api.Generation }
+	// forwards are the service's ports here, all of them.
+	forwards struct{ ports []api.Forward }
+	// settingsRead: fairlead.yaml was read again, with these problems.
+	settingsRead struct{ problems []*api.Problem }
+	// watched is what stands in the way of watching, all of it.
+	watched struct{ problems []*api.Problem }
+	// anew: another supervisor answers, and nothing that the former one said is true any more.
+	anew struct{}
+	// crashed: the service wrote that it panicked.
+	crashed struct{ problem *api.Problem }
+	// leaving: the session is being ended, in words for what.
+	leaving struct{ why string }
+	// over: the session has ended.
+	over struct{ err error }
+)
+
+// The keys under which standing problems are replaced; they are owners, but for the one that shares its owner's name with
+// another.
+const (
+	keyBuild       = "build"
+	keySettings    = "settings"
+	keyEnvironment = "environment"
+	keySync        = "sync"
+	keyWatch       = "watch" // owner "sync"
+	keyProcess     = "process"
+)
+
+var keys = []string{keyEnvironment, keySettings, keyBuild, keySync, keyWatch, keyProcess}
+
+// state makes an api.Service of what happens in a session. It is pure: times come with the steps.
+type state struct {
+	svc      api.Service
+	problems map[string][]api.Problem
+	pending  []api.Problem // of the build under way
+
+	env        string // the last EnvironmentEvent's state
+	envReason  string
+	working    api.Phase // building or shipping, else ""
+	canceled   string    // why nothing of the last save runs, if it was broken off
+	buildWrong bool
+	shipWrong  bool
+	ready      api.Generation // that answers; 0 for none
+	reason     string         // of the process's state
+	stop       string
+	stopping   bool
+	ended      bool
+}
+
+func newState(svc api.Service, now time.Time) *state {
+	s := &state{svc: svc, problems: map[string][]api.Problem{}}
+	if s.svc.Ports == nil {
+		s.svc.Ports = []api.Forward{}
+	}
+	if s.svc.Clients == nil {
+		s.svc.Clients = []string{}
+	}
+	s.svc.Process = api.StateEmpty
+	s.refresh(now)
+	return s
+}
+
+// service returns a copy that later steps leave alone.
+func (s *state) service() *api.Service {
+	c := s.svc
+	c.Ports, c.Clients, c.Problems = slices.Clone(c.Ports), slices.Clone(c.Clients), slices.Clone(c.Problems)
+	return &c
+}
+
+// apply takes a step: an api.Event or one of the above. It says whether a front end has to be told.
+func (s *state) apply(step any, now time.Time) bool {
+	switch e := step.(type) {
+	case *api.LogEvent:
+		return false
+	case *api.EnvironmentEvent:
+		s.environment(e)
+	case building:
+		s.working, s.svc.Working, s.canceled = api.PhaseBuilding, e.gen, ""
+		s.pending = nil
+	case *api.BuildEvent:
+		s.built(e)
+	case shipping:
+		s.working, s.svc.Working, s.canceled = api.PhaseShipping, e.gen, ""
+		s.shipWrong = false
+	case *api.TransferEvent:
+		if s.working == api.PhaseShipping {
+			s.working = ""
+		}
+		s.shipWrong = false
+		delete(s.problems, keySync)
+	case *api.ProcessEvent:
+		s.process(e)
+	case *api.ReadyEvent:
+		s.ready, s.svc.URL, s.svc.MS = e.Generation, e.URL, e.MS
+		s.svc.Generation = max(s.svc.Generation, e.Generation)
+		delete(s.problems, keyProcess)
+	case *api.ProblemEvent:
+		s.problem(e)
+	case forwards:
+		s.svc.Ports = e.ports
+	case settingsRead:
+		s.replace(keySettings, keySettings, e.problems)
+	case watched:
+		s.replace(keyWatch, keySync, e.problems)
+	case anew:
+		s.svc.Process, s.svc.PID, s.svc.ExitCode, s.svc.Digest, s.ready = api.StateEmpty, 0, nil, "", 0
+	case crashed:
+		s.replace(keyProcess, keyProcess, []*api.Problem{e.problem})
+	case leaving:
+		s.stopping, s.stop = true, e.why
+	case over:
+		s.over(e.err)
+	}
+	s.refresh(now)
+	return true
+}
+
+func (s *state) environment(e *api.EnvironmentEvent) {
+	s.env, s.envReason = e.State, e.Reason
+	s.svc.Environment = e.Environment
+	switch e.State {
+	case "lost":
+		s.replace(keyEnvironment, keyEnvironment, []*api.Problem{{Code: api.CodeLost, Severity: api.SeverityWarning, Message: e.Reason,
+			Hint: "it is tried again; what is saved meanwhile is shipped then"}})
+	case "connected":
+		delete(s.problems, keyEnvironment)
+	case "stopping":
+		s.stopping = true
+	}
+}
+
+func (s *state) built(e *api.BuildEvent) {
+	if s.working == api.PhaseBuilding && s.svc.Working == e.Generation {
+		s.working = ""
+	}
+	if e.Canceled {
+		s.canceled = "the build was canceled"
+		return
+	}
+	s.buildWrong = !e.OK
+	s.problems[keyBuild], s.pending = s.pending, nil
+}
+
+func (s *state) process(e *api.ProcessEvent) {
+	s.svc.Process, s.svc.PID, s.svc.ExitCode = e.State, e.PID, e.ExitCode
+	s.svc.Generation, s.reason = e.Generation, e.Reason
+	if e.Digest != "" {
+		s.svc.Digest = e.Digest
+	}
+	switch e.State {
+	case api.StateRunning: // a service that listens on nothing is told by ready too
+		s.drop(keyProcess, api.CodeStartFailed)
+	case api.StateExited, api.StateFailed:
+		s.ready = 0
+		s.svc.URL = ""
+		s.svc.Ports = []api.Forward{}
+		s.svc.PID = 0
+	}
+	if e.State == api.StateStarting && s.ready != e.Generation {
+		s.ready = 0
+	}
+}
+
+func (s *state) problem(e *api.ProblemEvent) {
+	p := e.Problem
+	switch {
+	case p.Code == api.CodeStartFailed: // the pod's, or the transfer's that led to it: nothing runs any more
+		p.Owner = keyProcess
+		s.add(keyProcess, p)
+		if s.working == api.PhaseShipping {
+			s.working = ""
+		}
+	case p.Owner == keyBuild:
+		s.pending = append(s.pending, p)
+	case p.Code == syncer.CodeTransferCanceled:
+		s.canceled = "the transfer was canceled"
+		if s.working == api.PhaseShipping {
+			s.working = ""
+		}
+	case p.Owner == keySync:
+		if isError(&p) {
+			s.shipWrong = true
+			if s.working == api.PhaseShipping {
+				s.working = ""
+			}
+		}
+		s.add(keySync, p)
+	case p.Owner == keyEnvironment:
+		s.add(keyEnvironment, p)
+	}
+}
+
+func (s *state) over(err error) {
+	s.ended = true
+	var ps []*api.Problem
+	if err != nil {
+		ps = problemsOf(err)
+	}
+	s.replace(keyEnvironment, keyEnvironment, ps)
+}
+
+// problemsOf lists the problems in an error.
+func problemsOf(err error) []*api.Problem {
+	if many, ok := err.(interface{ Unwrap() []error }); ok {
+		var out []*api.Problem
+		for _, e := range many.Unwrap() {
+			out = append(out, problemsOf(e)...)
+		}
+		return out
+	}
+	var p *api.Problem
+	if errors.As(err, &p) {
+		return []*api.Problem{p}
+	}
+	return []*api.Problem{{Code: "failed", Message: err.Error()}}
+}
+
+func isError(p *api.Problem) bool { return p.Severity == "" || p.Severity == api.SeverityError }
+
+func (s *state) replace(key, owner string, ps []*api.Problem) {
+	var list []api.Problem
+	for _, p := range ps {
+		q := *p
+		q.Owner = owner
+		list = append(list, q)
+	}
+	s.problems[key] = list
+}
+
+func (s *state) add(key string, p api.Problem) {
+	s.drop(key, p.Code)
+	s.problems[key] = append(s.problems[key], p)
+}
+
+// drop forgets the problems of a code: one that is told again replaces itself.
+func (s *state) drop(key, code string) {
+	s.problems[key] = slices.DeleteFunc(slices.Clone(s.problems[key]), func(p api.Problem) bool { return p.Code == code })
+}
+
+// refresh works out the phase and the list of problems.
+func (s *state) refresh(now time.Time) {
+	phase, detail := s.phase()
+	if phase != s.svc.Phase || s.svc.Since.IsZero() {
+		s.svc.Since = now
+	}
+	s.svc.Phase, s.svc.Detail = phase, detail
+	if phase != api.PhaseBuilding && phase != api.PhaseShipping && phase != api.PhaseStarting {
+		if s.working == "" {
+			s.svc.Working = 0
+		}
+	}
+	s.svc.Problems = []api.Problem{}
+	for _, k := range keys {
+		s.svc.Problems = append(s.svc.Problems, s.problems[k]...)
+	}
+}
+
+func (s *state) phase() (api.Phase, string) {
+	svc := &s.svc
+	switch {
+	case s.ended:
+		return api.PhaseEnded, s.stop
+	case s.stopping:
+		if s.env == "stopping" && s.envReason != "" {
+			return api.PhaseStopping, s.envReason
+		}
+		return api.PhaseStopping, s.stop
+	case s.env == "lost":
+		return api.PhaseLost, s.envReason
+	case s.env != "connected":
+		return api.PhaseOpening, s.envReason
+	case s.working == api.PhaseBuilding:
+		return api.PhaseBuilding, ""
+	case s.working == api.PhaseShipping:
+		return api.PhaseShipping, ""
+	case s.buildWrong:
+		return api.PhaseFailed, s.first(keyBuild)
+	case s.shipWrong:
+		return api.PhaseFailed, s.first(keySync)
+	case s.canceled != "":
+		return api.PhaseFailed, s.canceled
+	case svc.Process == api.StateExited || svc.Process == api.StateFailed:
+		return api.PhaseDown, s.downReason()
+	case s.ready != 0 && svc.Process != api.StateStopping:
+		return api.PhaseLive, ""
+	}
+	return api.PhaseStarting, ""
+}
+
+func (s *state) first(key string) string {
+	for _, p := range s.problems[key] {
+		if isError(&p) {
+			if p.File != "" {
+				return filepath.Base(p.File) + ": " + oneLine(p.Message)
+			}
+			return oneLine(p.Message)
+		}
+	}
+	return ""
+}
+
+func (s *state) downReason() string {
+	if d := s.first(keyProcess); d != "" {
+		return d
+	}
+	return s.reason
+}
+
+func oneLine(s string) string {
+	first, _, _ := strings.Cut(s, "\n")
+	return first
+}
