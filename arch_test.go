@@ -32,7 +32,8 @@ var edges = map[string][]string{
 	"server/crash":                  {"api"},
 	"server/journal":                {"api"},
 	"server/settings":               {"api"},
-	"cmd/fairlead":                  {"api", "bridge", "bridge/kube", "bridge/local", "bridge/payload", "server", "server/client", "server/settings", "syncer", "syncer/build", "syncer/watch"},
+	"server/lsp":                    {"api", "server/settings"},
+	"cmd/fairlead":                  {"api", "bridge", "bridge/kube", "bridge/local", "bridge/payload", "server", "server/client", "server/lsp", "server/settings", "syncer", "syncer/build", "syncer/watch"},
 	"cmd/fairlead-pod":              {"api", "bridge", "syncer/supervisor", "syncer/supervisor/delve"},
 	"test/bench/edit":               {"api"},
 	"test/demo":                     {"api"},
@@ -51,6 +52,7 @@ var homes = map[string][]string{
 	"github.com/gorilla/websocket":            {"bridge", "server", "server/client", "server/journal"},
 	"github.com/spf13/":                       {"cmd/fairlead"},
 	"github.com/klauspost/compress":           {"syncer/delta", "bridge/payload", "bridge/payload/gen"},
+	"go.lsp.dev/":                             {"server/lsp"},
 	"go.yaml.in/yaml":                         {"server/settings"},
 }
 

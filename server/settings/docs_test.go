@@ -21,7 +21,7 @@ var update = flag.Bool("update", false, "write settings.md and fairlead.schema.j
 // TestDocumentation sees that what is published agrees with the struct's comments.
 func TestDocumentation(t *testing.T) {
 	docs := comments(t)
-	for name, got := range map[string]string{"settings.md": markdown(docs), "fairlead.schema.json": schema(t, docs)} {
+	for name, got := range map[string]string{"settings.md": markdown(docs), "fairlead.schema.json": makeSchema(t, docs)} {
 		if *update {
 			if err := os.WriteFile(name, []byte(got), 0o644); err != nil {
 				t.Fatal(err)
@@ -95,26 +95,6 @@ func says(docs map[string]string, k keyed) string {
 		text = "`" + k.key + "` " + rest
 	}
 	return text
-}
-
-func kind(t reflect.Type) string {
-	switch {
-	case t == durationType:
-		return "duration"
-	case t.Kind() == reflect.String:
-		return "text"
-	case t.Kind() == reflect.Int:
-		return "number"
-	case t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Struct:
-		return "list of maps"
-	case t.Kind() == reflect.Slice:
-		return "list of texts"
-	case t.Kind() == reflect.Map && t.Elem().Kind() == reflect.Struct:
-		return "map of services"
-	case t.Kind() == reflect.Map:
-		return "map of texts"
-	}
-	return "map"
 }
 
 func markdown(docs map[string]string) string {
@@ -199,7 +179,7 @@ func (o object) MarshalJSON() ([]byte, error) {
 	return []byte(b.String()), nil
 }
 
-func schema(t *testing.T, docs map[string]string) string {
+func makeSchema(t *testing.T, docs map[string]string) string {
 	t.Helper()
 	root := append(object{
 		"$schema", "https://json-schema.org/draft/2020-12/schema",
