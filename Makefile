@@ -36,10 +36,13 @@ cluster-down: ## stop the test cluster and remove what it made
 bench-edit: build ## save -> new code answers, beside a floor in the same run; JSON (needs make cluster for Kubernetes)
 	@$(GO) run ./test/bench/edit -on local,kubernetes
 
+bench-logs: payload ## log lines from the service to a websocket client, beside kubectl logs -f; JSON (needs make cluster)
+	@$(GO) build -o bin/bench-logs ./test/bench/logs && bin/bench-logs
+
 generate: ## what is made from comments: settings.md and the JSON schema
 	$(GO) test ./server/settings -update
 
 clean: ## remove what build made
 	rm -rf bin bridge/payload/files/*.zst bridge/payload/files/*.sum
 
-.PHONY: help build payload demo test race fuzz cluster cluster-down bench-edit generate clean
+.PHONY: help build payload demo test race fuzz cluster cluster-down bench-edit bench-logs generate clean

@@ -36,6 +36,7 @@ var edges = map[string][]string{
 	"cmd/fairlead":                  {"api", "bridge", "bridge/kube", "bridge/local", "bridge/payload", "server", "server/client", "server/lsp", "server/settings", "syncer", "syncer/build", "syncer/watch"},
 	"cmd/fairlead-pod":              {"api", "bridge", "syncer/supervisor", "syncer/supervisor/delve"},
 	"test/bench/edit":               {"api"},
+	"test/bench/logs":               {"api", "bridge", "bridge/kube", "bridge/local", "bridge/payload", "server", "server/journal", "syncer/build"},
 	"test/demo":                     {"api"},
 	"test/e2e":                      {},
 	"test/run":                      {},
@@ -44,12 +45,12 @@ var edges = map[string][]string{
 
 // homes is where a library may be imported, and nowhere else.
 var homes = map[string][]string{
-	"k8s.io/": {"bridge/kube"},
+	"k8s.io/": {"bridge/kube", "test/bench/logs"}, // there to be the rival: kubectl's own log stream
 	"github.com/google/go-containerregistry/": {"bridge/kube"},
 	"github.com/fsnotify/fsnotify":            {"syncer/watch"},
 	"github.com/go-delve/delve/":              {"syncer/supervisor/delve"},
 	"github.com/hashicorp/yamux":              {"bridge"},
-	"github.com/gorilla/websocket":            {"bridge", "server", "server/client", "server/journal"},
+	"github.com/gorilla/websocket":            {"bridge", "server", "server/client", "server/journal", "test/bench/logs"},
 	"github.com/spf13/":                       {"cmd/fairlead"},
 	"github.com/klauspost/compress":           {"syncer/delta", "bridge/payload", "bridge/payload/gen"},
 	"go.lsp.dev/":                             {"server/lsp"},

@@ -187,7 +187,7 @@ func (c *Conn) once(ctx context.Context, connected func()) error {
 }
 
 func clientSession(rw io.ReadWriteCloser) (*yamux.Session, error) {
-	return yamux.Client(rw, muxConfig())
+	return yamux.Client(&joined{ReadWriteCloser: rw}, muxConfig())
 }
 
 // SetKeep changes Options.Keep. The pod is told by attaching anew, which costs a reconnect and interrupts nothing for long.
@@ -488,7 +488,7 @@ func (c *Conn) upgrade(ctx context.Context, conn net.Conn, path, proto string) (
 func (c *Conn) Events(ctx context.Context, epoch string, after uint64, emit func(api.Event) error) error {
 	d := websocket.Dialer{NetDialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return c.open(ctx) }, ReadBufferSize: 64 << 10}
 	h := http.Header{"Authorization": {"Bearer " + c.opts.Token}}
-	ws, resp, err := d.DialContext(ctx, "ws://pod/v1/events?"+query("epoch", epoch, "after", strconv.FormatUint(after, 10)), h)
+	ws, resp, err := d.DialContext(ctx, "ws://pod/v1/events?"+query("epoch", epoch, "after", strconv.FormatUint(after, 10), "frames", "1"), h)
 	if err != nil {
 		if resp != nil && resp.StatusCode >= 400 {
 			return problemOf(resp)
@@ -499,12 +499,23 @@ func (c *Conn) Events(ctx context.Context, epoch string, after uint64, emit func
 	ws.SetReadLimit(maxMessage)
 	stop := context.AfterFunc(ctx, func() { ws.Close() })
 	defer stop()
+	var buf bytes.Buffer
 	for {
-		_, msg, err := ws.ReadMessage()
+		kind, r, err := ws.NextReader()
+		if err == nil {
+			buf.Reset()
+			_, err = buf.ReadFrom(r)
+		}
 		if err != nil {
 			return lost(ctx, err)
 		}
-		for line := range bytes.Lines(msg) {
+		if kind == websocket.BinaryMessage {
+			if err := api.DecodeFrame(buf.Bytes(), emit); err != nil {
+				return err
+			}
+			continue
+		}
+		for line := range bytes.Lines(buf.Bytes()) { // of a pod that knows no frames
 			e, err := api.DecodeEvent(line)
 			if err != nil {
 				continue // a newer pod's kind of event

@@ -9,7 +9,8 @@
 //	POST swap                      api.Manifest; answers api.Status
 //	GET  attach?name&instance&take_over&keep   upgraded (101, "fairlead-attach"): held while the agent is attached; the pod
 //	                               writes one api.Problem and closes when another agent takes over
-//	GET  events?epoch&after        websocket; each text message is a run of api events, one a line
+//	GET  events?epoch&after&frames websocket; with frames=1 each binary message is an api.Frame, else each text message
+//	                               a run of api events in JSON, one a line
 //	GET  tunnel?port               upgraded (101, "fairlead-tunnel"): from then on the bytes of one connection to the service
 //	POST shutdown                  the supervisor stops the service and leaves. 202
 //	POST probe                     api.Probe; answers a kubelet's probe: 200 or 503. Needs the token too

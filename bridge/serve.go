@@ -2,8 +2,10 @@ package bridge
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/subtle"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -28,6 +30,7 @@ type Pod interface {
 	Status(ctx context.Context) (api.Status, error)
 	Stage(ctx context.Context, b api.Blob, r io.Reader) error
 	Swap(ctx context.Context, m api.Manifest) (api.Status, error)
+	// Events hands frames (api.Frame) to emit.
 	Events(ctx context.Context, epoch string, after uint64, emit func([]byte) error) error
 	Tunnel(ctx context.Context, conn net.Conn, port int)
 	Attach(name, instance string, takeOver, keep bool) (lost <-chan string, detach func(), err error)
@@ -50,6 +53,38 @@ func muxConfig() *yamux.Config {
 	c.StreamOpenTimeout = 30 * time.Second
 	c.LogOutput = io.Discard
 	return c
+}
+
+// joined makes one write of a frame's header and its body, which yamux writes one after the other: each write is a message
+// of its own all along the way, through the container runtime, the kubelet and the API server. It has one writer, yamux's
+// sender.
+type joined struct {
+	io.ReadWriteCloser
+	buf []byte // a header that waits for its body, or nothing
+}
+
+const (
+	muxHeader = 12 // version, type, flags (2), stream (4), length (4)
+	muxData   = 0  // the only type with a body
+)
+
+func (j *joined) Write(b []byte) (int, error) {
+	if len(j.buf) == 0 {
+		if len(b) == muxHeader && b[1] == muxData && binary.BigEndian.Uint32(b[8:]) > 0 {
+			j.buf = append(j.buf, b...)
+			return len(b), nil
+		}
+		return j.ReadWriteCloser.Write(b)
+	}
+	j.buf = append(j.buf, b...)
+	_, err := j.ReadWriteCloser.Write(j.buf)
+	if j.buf = j.buf[:0]; cap(j.buf) > 1<<20 {
+		j.buf = nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	return len(b), nil
 }
 
 // Serve answers connections on ln until ctx ends. The token is compared in constant time, request by request.
@@ -81,7 +116,7 @@ type handler struct {
 
 // serveConn answers one connection until it ends.
 func (h *handler) serveConn(conn net.Conn) {
-	sess, err := yamux.Server(conn, muxConfig())
+	sess, err := yamux.Server(&joined{ReadWriteCloser: conn}, muxConfig())
 	if err != nil {
 		conn.Close()
 		return
@@ -280,8 +315,17 @@ func (h *handler) events(w http.ResponseWriter, r *http.Request) {
 	}()
 	stop := context.AfterFunc(ctx, func() { ws.Close() })
 	defer stop()
+	frames := q.Get("frames") == "1"
 	h.pod.Events(ctx, q.Get("epoch"), after, func(b []byte) error {
-		return ws.WriteMessage(websocket.TextMessage, b)
+		if frames {
+			return ws.WriteMessage(websocket.BinaryMessage, b)
+		}
+		var lines bytes.Buffer
+		enc := json.NewEncoder(&lines)
+		if err := api.DecodeFrame(b, func(e api.Event) error { return enc.Encode(e) }); err != nil {
+			return err
+		}
+		return ws.WriteMessage(websocket.TextMessage, lines.Bytes())
 	})
 }
 

@@ -2,7 +2,6 @@ package journal
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,8 +11,6 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
-
-	"fairlead.dev/api"
 )
 
 const (
@@ -170,24 +167,4 @@ func stream(ctx context.Context, ws *websocket.Conn, j *Journal, q query) error 
 			}
 		}
 	}
-}
-
-// encoder writes entries in JSON, one a line. Its memory is used again for the next message.
-type encoder struct {
-	buf  []byte
-	line api.Line
-}
-
-func (e *encoder) add(t *taken, journal string) {
-	entry := t.entry()
-	entry.Journal = journal
-	if l, ok := t.event.(*api.LogEvent); ok {
-		t.parse(l, &e.line)
-		entry.Line = &e.line
-	}
-	b, err := json.Marshal(&entry)
-	if err != nil { // every event is a plain struct
-		panic("encode entry: " + err.Error())
-	}
-	e.buf = append(append(e.buf, b...), '\n')
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"io"
-	"strconv"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -69,13 +68,19 @@ func (r *ring) notifyLocked() {
 	}
 }
 
-// addLine appends one line; text is kept, not copied.
-func (r *ring) addLine(now time.Time, gen api.Generation, stderr, partial bool, text []byte) {
+// addLines appends lines and numbers them; their texts are kept, not copied.
+func (r *ring) addLines(lines []entry) {
+	if len(lines) == 0 {
+		return
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.seq++
-	r.logs = append(r.logs, entry{seq: r.seq, time: now, gen: gen, stderr: stderr, partial: partial, text: text})
-	r.bytes += len(text) + lineCost
+	for i := range lines {
+		r.seq++
+		lines[i].seq = r.seq
+		r.bytes += len(lines[i].text) + lineCost
+	}
+	r.logs = append(r.logs, lines...)
 	for r.bytes > r.max && r.head < len(r.logs)-1 {
 		r.bytes -= len(r.logs[r.head].text) + lineCost
 		r.logs[r.head] = entry{}
@@ -106,32 +111,32 @@ func (r *ring) addState(e api.Event) {
 	r.notifyLocked()
 }
 
-// next appends to dst, one JSON object a line, what came after the given sequence number, up to about batchBytes, and
-// returns the number of the last. When nothing has come yet it returns a channel that is closed when something does.
-func (r *ring) next(dst []byte, after uint64) ([]byte, uint64, <-chan struct{}) {
+// next puts into f what came after the given sequence number, up to about batchBytes, and returns the number of the last.
+// When nothing has come yet it returns a channel that is closed when something does.
+func (r *ring) next(f *api.Frame, after uint64) (uint64, <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if after >= r.seq {
 		r.waits = true
-		return dst, after, r.wake
+		return after, r.wake
 	}
 	logs := r.logs[r.head:]
 	// Sequence numbers grow along both queues: find the first newer than after by binary search.
 	li := search(logs, after)
 	si := search(r.states, after)
-	start := len(dst)
-	for len(dst)-start < batchBytes && (li < len(logs) || si < len(r.states)) {
+	for f.Len() < batchBytes && (li < len(logs) || si < len(r.states)) {
 		if si < len(r.states) && (li == len(logs) || r.states[si].seq < logs[li].seq) {
-			dst = append(append(dst, r.states[si].state...), '\n')
+			f.AddEvent(r.states[si].state)
 			after = r.states[si].seq
 			si++
 			continue
 		}
-		dst = appendLine(dst, &logs[li], r.lostLocked(after, logs[li].seq))
-		after = logs[li].seq
+		e := &logs[li]
+		f.AddLine(e.seq, e.gen, e.time, e.stderr, e.partial, r.lostLocked(after, e.seq), e.text)
+		after = e.seq
 		li++
 	}
-	return dst, after, nil
+	return after, nil
 }
 
 // lostLocked counts the lines between two sequence numbers that are no longer there. State events between them are not
@@ -173,49 +178,22 @@ func (r *ring) tail(gen api.Generation, n int) [][]byte {
 	return out
 }
 
-// appendLine encodes a log event by hand: at 100,000 lines a second reflection would be what costs most.
-func appendLine(dst []byte, e *entry, dropped uint64) []byte {
-	dst = append(dst, `{"type":"log","generation":`...)
-	dst = strconv.AppendUint(dst, uint64(e.gen), 10)
-	dst = append(dst, `,"time":"`...)
-	dst = e.time.UTC().AppendFormat(dst, time.RFC3339Nano)
-	dst = append(dst, `","seq":`...)
-	dst = strconv.AppendUint(dst, e.seq, 10)
-	if e.stderr {
-		dst = append(dst, `,"stream":"stderr","text":`...)
-	} else {
-		dst = append(dst, `,"stream":"stdout","text":`...)
-	}
-	dst = appendJSONString(dst, e.text)
-	if e.partial {
-		dst = append(dst, `,"partial":true`...)
-	}
-	if dropped > 0 {
-		dst = append(dst, `,"dropped":`...)
-		dst = strconv.AppendUint(dst, dropped, 10)
-	}
-	return append(dst, '}', '\n')
-}
+// The pace of batches while lines come fast: after one of n lines the next waits paceLine times n, at most paceMax, so that
+// it has company. A line alone is followed at once by the next, so nothing waits at a thousand lines a second; at a
+// hundred thousand a batch holds some hundreds, and the dozen processes between here and the agent wake for each batch
+// instead of for each line.
+const (
+	paceLine = 20 * time.Microsecond
+	paceMax  = 4 * time.Millisecond
+)
 
-func appendJSONString(dst, s []byte) []byte {
-	for _, c := range s {
-		if c < 0x20 || c == '"' || c == '\\' || c >= utf8.RuneSelf {
-			b, _ := json.Marshal(string(s)) // a string always encodes; invalid UTF-8 becomes U+FFFD
-			return append(dst, b...)
-		}
-	}
-	dst = append(dst, '"')
-	dst = append(dst, s...)
-	return append(dst, '"')
-}
-
-// follow hands batches of events after the given number to emit until ctx ends or emit fails.
+// follow hands frames of events after the given number to emit until ctx ends or emit fails.
 func (r *ring) follow(ctx context.Context, after uint64, emit func([]byte) error) error {
-	var buf []byte
+	var f api.Frame
 	for {
+		f.Reset()
 		var wait <-chan struct{}
-		buf, after, wait = r.next(buf[:0], after)
-		if wait != nil {
+		if after, wait = r.next(&f, after); wait != nil {
 			select {
 			case <-wait:
 				continue
@@ -223,19 +201,39 @@ func (r *ring) follow(ctx context.Context, after uint64, emit func([]byte) error
 				return ctx.Err()
 			}
 		}
-		if err := emit(buf); err != nil {
+		if err := emit(f.Bytes()); err != nil {
 			return err
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
+		if n := f.Lines(); n > 1 && f.Len() < batchBytes {
+			t := time.NewTimer(min(time.Duration(n)*paceLine, paceMax))
+			select {
+			case <-t.C:
+			case <-ctx.Done():
+				t.Stop()
+			}
+		}
 	}
 }
+
+const (
+	// readBytes is how much is read of a stream at once.
+	readBytes = 128 << 10
+	// After readsFast reads within readRest, the next waits for readRest: a service that writes line by line would
+	// otherwise wake the supervisor for each. The pipe holds what comes meanwhile (pipeBytes).
+	readsFast = 4
+	readRest  = time.Millisecond
+)
 
 // capture reads a stream of the service until it ends and adds its lines to the ring. It never makes the service wait
 // for a reader of the logs.
 func (r *ring) capture(src io.Reader, gen api.Generation, stderr bool) {
-	buf := make([]byte, 0, 64<<10)
+	buf := make([]byte, 0, readBytes)
+	var lines []entry
+	var since time.Time
+	reads := 0
 	for {
 		if len(buf) == cap(buf) { // cannot happen: flushed below at maxLine
 			buf = buf[:0]
@@ -243,39 +241,58 @@ func (r *ring) capture(src io.Reader, gen api.Generation, stderr bool) {
 		n, err := src.Read(buf[len(buf):cap(buf)])
 		buf = buf[:len(buf)+n]
 		now := time.Now()
-		rest := buf
-		for {
-			i := bytes.IndexByte(rest, '\n')
-			partial := false
-			line := rest
-			switch {
-			case i >= 0 && i <= maxLine:
-				line, rest = rest[:i], rest[i+1:]
-			case len(rest) >= maxLine:
-				cut := maxLine
-				for cut > maxLine-utf8.UTFMax && !utf8.RuneStart(rest[cut-1]) {
-					cut--
-				}
-				if cut > 1 && rest[cut-1] >= utf8.RuneSelf {
-					cut-- // the rune that starts here may go on behind the cut
-				}
-				line, rest, partial = rest[:cut], rest[cut:], true
-			case err != nil && len(rest) > 0:
-				rest = nil
-			default:
-				line = nil
-			}
-			if line == nil {
-				break
-			}
-			if !partial {
-				line = bytes.TrimSuffix(line, []byte{'\r'})
-			}
-			r.addLine(now, gen, stderr, partial, bytes.Clone(line))
+		end := bytes.LastIndexByte(buf, '\n') + 1
+		if end < len(buf)-maxLine || err != nil {
+			end = len(buf)
 		}
-		buf = buf[:copy(buf, rest)]
+		// One copy and one allocation for all lines of a read. The ring drops the oldest first, so the copy goes when the
+		// last line of it does, a read later at most.
+		chunk := bytes.Clone(buf[:end])
+		lines, chunk = split(lines[:0], chunk, err != nil)
+		for i := range lines {
+			e := &lines[i]
+			e.time, e.gen, e.stderr = now, gen, stderr
+		}
+		r.addLines(lines)
+		buf = buf[:copy(buf, buf[end-len(chunk):])]
 		if err != nil {
 			return
 		}
+		if now.Sub(since) >= readRest {
+			since, reads = now, 0
+		}
+		if reads++; reads > readsFast && n < readBytes/4 {
+			time.Sleep(readRest)
+		}
 	}
+}
+
+// split cuts b into lines, of maxLine at most, and returns the rest that is not a line yet; at the end all is.
+func split(lines []entry, b []byte, end bool) ([]entry, []byte) {
+	for len(b) > 0 {
+		i := bytes.IndexByte(b[:min(len(b), maxLine+1)], '\n')
+		var e entry
+		switch {
+		case i >= 0:
+			e.text, b = b[:i:i], b[i+1:]
+		case len(b) > maxLine:
+			cut := maxLine
+			for cut > maxLine-utf8.UTFMax && !utf8.RuneStart(b[cut-1]) {
+				cut--
+			}
+			if cut > 1 && b[cut-1] >= utf8.RuneSelf {
+				cut-- // the rune that starts here may go on behind the cut
+			}
+			e.text, e.partial, b = b[:cut:cut], true, b[cut:]
+		case end:
+			e.text, b = b[:len(b):len(b)], nil
+		default:
+			return lines, b
+		}
+		if !e.partial {
+			e.text = bytes.TrimSuffix(e.text, []byte{'\r'})
+		}
+		lines = append(lines, e)
+	}
+	return lines, nil
 }

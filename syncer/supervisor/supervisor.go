@@ -1,11 +1,11 @@
 package supervisor
 
 import (
+	"bufio"
 	"context"
 	"crypto/rand"
 	"debug/elf"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -170,23 +170,20 @@ func (s *Supervisor) Shutdown() { s.once.Do(func() { close(s.stop) }) }
 
 // echo writes the service's lines to the container's own log.
 func (s *Supervisor) echo(ctx context.Context) {
+	w := bufio.NewWriterSize(s.opts.Echo, 64<<10)
 	s.ring.follow(ctx, 0, func(b []byte) error {
-		dec := json.NewDecoder(strings.NewReader(string(b)))
-		for {
-			var e api.LogEvent
-			if err := dec.Decode(&e); err != nil {
+		err := api.DecodeFrame(b, func(e api.Event) error {
+			l, ok := e.(*api.LogEvent)
+			if !ok {
 				return nil
 			}
-			if e.Type != api.KindLog {
-				continue
+			if l.Dropped > 0 {
+				fmt.Fprintf(w, "fairlead: %d lines were not kept\n", l.Dropped)
 			}
-			if e.Dropped > 0 {
-				fmt.Fprintf(s.opts.Echo, "fairlead: %d lines were not kept\n", e.Dropped)
-			}
-			if _, err := io.WriteString(s.opts.Echo, e.Text+"\n"); err != nil {
-				return err
-			}
-		}
+			w.WriteString(l.Text)
+			return w.WriteByte('\n')
+		})
+		return errors.Join(err, w.Flush())
 	})
 }
 
@@ -232,7 +229,7 @@ func (s *Supervisor) Stage(ctx context.Context, b api.Blob, r io.Reader) error {
 	return s.store.stage(ctx, b, r)
 }
 
-// Events hands every event after the given number to emit, in batches of whole lines of JSON, until ctx ends.
+// Events hands every event after the given number to emit, in frames (api.Frame), until ctx ends.
 func (s *Supervisor) Events(ctx context.Context, epoch string, after uint64, emit func([]byte) error) error {
 	if epoch != s.epoch {
 		after = 0 // those numbers were another supervisor's

@@ -3,15 +3,18 @@
 package supervisor
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"io"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"fairlead.dev/api"
 	"fairlead.dev/syncer/podtest"
@@ -45,12 +48,8 @@ func start(t *testing.T, opts Options) (*Supervisor, *podtest.Recorder) {
 }
 
 func record(rec *podtest.Recorder, b []byte) {
-	for line := range bytes.Lines(b) {
-		if e, err := api.DecodeEvent(line); err == nil {
-			rec.Add(e)
-		} else {
-			panic(err.Error() + string(line))
-		}
+	if err := api.DecodeFrame(b, func(e api.Event) error { rec.Add(e); return nil }); err != nil {
+		panic(err)
 	}
 }
 
@@ -106,7 +105,11 @@ func TestRestore(t *testing.T) {
 	})
 }
 
-var r0 time.Time
+var r0 = time.Unix(1_700_000_000, 5)
+
+func (r *ring) addLine(now time.Time, gen api.Generation, stderr, partial bool, text []byte) {
+	r.addLines([]entry{{time: now, gen: gen, stderr: stderr, partial: partial, text: text}})
+}
 
 // A reader that is slower than the service is told how much it lost, and the buffer stays within its bound.
 func TestRing(t *testing.T) {
@@ -119,21 +122,23 @@ func TestRing(t *testing.T) {
 	if r.bytes > 1000 {
 		t.Fatalf("%d bytes kept", r.bytes)
 	}
-	b, after, _ := r.next(nil, 0)
+	var f api.Frame
+	after, _ := r.next(&f, 0)
 	var lines, lost, total uint64
-	for line := range bytes.Lines(b) {
-		var e api.LogEvent
-		if err := json.Unmarshal(line, &e); err != nil {
-			t.Fatalf("%s: %v", line, err)
-		}
+	if err := api.DecodeFrame(f.Bytes(), func(ev api.Event) error {
 		total++
-		if e.Type == api.KindLog {
-			lines++
-			lost += e.Dropped
+		e, ok := ev.(*api.LogEvent)
+		if !ok {
+			return nil
 		}
-		if e.Text != "" && e.Stream == "stderr" && (e.Text != "last \"quoted\" \ufffd" || !e.Partial) {
-			t.Fatalf("%q", e.Text)
+		lines++
+		lost += e.Dropped
+		if e.Stream == "stderr" && (e.Text != "last \"quoted\" \ufffd" || !e.Partial || !e.Time.Equal(r0)) {
+			t.Fatalf("%+v", e)
 		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
 	}
 	if lines+lost != 101 || after != 102 || total != lines+1 {
 		t.Fatalf("%d lines and %d lost of 101, last %d", lines, lost, after)
@@ -161,4 +166,156 @@ func TestAttachedBeforeRun(t *testing.T) {
 	if err := <-done; err != nil { // and leaves soon after the last one
 		t.Fatal(err)
 	}
+}
+
+// parts is a stream that comes in pieces.
+type parts struct {
+	pieces [][]byte
+}
+
+func (p *parts) Read(b []byte) (int, error) {
+	if len(p.pieces) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(b, p.pieces[0])
+	if p.pieces[0] = p.pieces[0][n:]; len(p.pieces[0]) == 0 {
+		p.pieces = p.pieces[1:]
+	}
+	return n, nil
+}
+
+// captured is the lines of a stream that comes in pieces of a size.
+func captured(t *testing.T, text string, size int) (lines []string) {
+	t.Helper()
+	r := newRing(64 << 20)
+	var p parts
+	for b := []byte(text); len(b) > 0; {
+		n := min(size, len(b))
+		p.pieces, b = append(p.pieces, b[:n]), b[n:]
+	}
+	r.capture(&p, 1, false)
+	for _, e := range r.logs[r.head:] {
+		l := string(e.text)
+		if len(l) > maxLine {
+			t.Fatalf("a line of %d bytes", len(l))
+		}
+		if e.partial {
+			l += "+"
+		}
+		lines = append(lines, l)
+	}
+	return lines
+}
+
+func TestCapture(t *testing.T) {
+	long := strings.Repeat("x", maxLine)
+	rune3 := strings.Repeat("x", maxLine-1) + "\u20ac"
+	for _, c := range []struct {
+		in   string
+		want []string
+	}{
+		{"", nil},
+		{"a\nb\r\n\nc", []string{"a", "b", "", "c"}},
+		{long + "\nb\n", []string{long, "b"}},
+		{long + "y\nb\n", []string{long + "+", "y", "b"}},
+		{long + long + long + "\nb\n", []string{long + "+", long + "+", long, "b"}},
+		{rune3 + "z\n", []string{long[1:] + "+", "\u20acz"}},
+		{strings.Repeat("line\n", 100_000), slices.Repeat([]string{"line"}, 100_000)},
+	} {
+		for _, size := range []int{1, 7, 4096, readBytes, 1 << 20} {
+			if size < 4096 && len(c.in) > 100_000 {
+				continue // each read after the first few rests for a millisecond
+			}
+			if size == 1 && len(c.in) > 100 || size == 7 && len(c.in) > 1000 {
+				continue
+			}
+			if d := cmp.Diff(c.want, captured(t, c.in, size)); d != "" {
+				t.Errorf("%.20q in pieces of %d: %.500s", c.in, size, d)
+			}
+		}
+	}
+}
+
+// Whatever a service writes, and however it is cut: its lines together are what it wrote.
+func FuzzCapture(f *testing.F) {
+	f.Add("a\nb\r\n\nc", 2)
+	f.Add(strings.Repeat("\u20ac", 9000)+"\n", 4000)
+	f.Fuzz(func(t *testing.T, text string, size int) {
+		if size <= 0 || len(text)/size > 50 {
+			size = len(text)/50 + 1
+		}
+		want := strings.ReplaceAll(strings.ReplaceAll(text, "\r", "r"), "+", "p")
+		var b strings.Builder
+		var lines []string
+		synctest.Test(t, func(t *testing.T) { lines = captured(t, want, size) }) // its rests take no time
+		for _, l := range lines {
+			if s, ok := strings.CutSuffix(l, "+"); ok {
+				b.WriteString(s)
+			} else {
+				b.WriteString(l + "\n")
+			}
+		}
+		if want != "" && !strings.HasSuffix(want, "\n") {
+			want += "\n"
+		}
+		if b.String() != want {
+			t.Fatalf("%.100q, want %.100q", b.String(), want)
+		}
+	})
+}
+
+// While lines come fast they go in batches; a line alone goes at once.
+func TestPace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRing(ringBytes)
+		ctx, cancel := context.WithCancel(t.Context())
+		type batch struct {
+			lines int
+			at    time.Duration
+		}
+		var got []batch
+		start := time.Now()
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			r.follow(ctx, 0, func(b []byte) error {
+				n := 0
+				api.DecodeFrame(b, func(api.Event) error { n++; return nil })
+				got = append(got, batch{n, time.Since(start)})
+				return nil
+			})
+		}()
+		for range 1000 { // a thousand a second: each at once
+			time.Sleep(time.Millisecond)
+			r.addLine(time.Now(), 1, false, false, []byte("slow"))
+		}
+		synctest.Wait()
+		for i, b := range got {
+			if b.lines != 1 || b.at != time.Duration(i+1)*time.Millisecond {
+				t.Fatalf("batch %d: %+v", i, b)
+			}
+		}
+		if len(got) != 1000 {
+			t.Fatalf("%d batches", len(got))
+		}
+		got = nil
+		for range 1000 { // a hundred thousand a second, as they are read: in a few hundred batches
+			time.Sleep(time.Millisecond)
+			r.addLines(slices.Repeat([]entry{{time: time.Now(), gen: 1, text: []byte("fast")}}, 100))
+		}
+		time.Sleep(paceMax)
+		synctest.Wait()
+		if len(got) < 200 || len(got) > 600 {
+			t.Fatalf("%d batches of 100,000 lines", len(got))
+		}
+		n := 0
+		for _, b := range got {
+			n += b.lines
+		}
+		if n != 100_000 {
+			t.Fatalf("%d lines", n)
+		}
+		cancel()
+		<-done
+	})
 }
