@@ -63,8 +63,9 @@ export async function loop(m, step, { dir, settings, lose, readme = () => ({}) }
 	await step('a panic is on the line that it comes from', async () => {
 		// The process goes down with it: there is no answer.
 		await site.evaluate(() => fetch('panic').catch(() => {}));
+		await wb.goTo(wb.lineOf('main.go', 'm["x"]++'));
 		await wb.squiggle().first().waitFor();
-		await f.state(/down: .*assignment to entry in nil map/);
+		await f.state(/down: main.go:34: panic: assignment/);
 		await logs.shows('goroutine');
 		await wb.shot('panic');
 		await greet('"after the panic"');

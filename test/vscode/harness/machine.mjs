@@ -47,6 +47,7 @@ export class Machine {
 		fs.writeFileSync(this.path('home', '.bash_profile'), `export PATH='${process.env.PATH}' PS1='$ '\n`);
 		fs.writeFileSync(this.path('home', '.bashrc'), `export PATH='${process.env.PATH}' PS1='$ '\n`);
 		this.cleanups = [];
+		this.started = [];
 	}
 
 	path(...p) { return path.join(this.root, ...p); }
@@ -57,7 +58,8 @@ export class Machine {
 	/** run starts fairlead; what it prints is in the result's .text. */
 	run(dir, ...args) {
 		const proc = spawn(fairlead, args, { cwd: dir, env: this.env, stdio: ['ignore', 'pipe', 'pipe'] });
-		const p = { proc, text: '', ended: once(proc, 'exit') };
+		const p = { name: `fairlead ${args.join(' ')}`, proc, text: '', ended: once(proc, 'exit') };
+		this.started.push(p);
 		for (const s of [proc.stdout, proc.stderr]) s.setEncoding('utf8').on('data', (d) => { p.text += d; });
 		return p;
 	}
@@ -78,8 +80,8 @@ export class Machine {
 	/** logs are the texts that tell what went wrong. */
 	logs() {
 		const found = fs.globSync(['*.log', 'state/**/*.log', 'user/logs/**/*.log'], { cwd: this.root });
-		return found.map((f) => [f, fs.readFileSync(this.path(f), 'utf8')])
-			.filter(([f, text]) => text.trim() && !/network|telemetry|ptyhost|remoteagent|agentHost|vscode\.(git|github|microsoft)/i.test(f));
+		return [...this.started.map((p) => [p.name, p.text]), ...found.map((f) => [f, fs.readFileSync(this.path(f), 'utf8')])]
+			.filter(([f, text]) => text.trim() && !/network|telemetry|ptyhost|remote(agent|cli|exthost)|agentHost|vscode\.(git|github|microsoft)/i.test(f));
 	}
 
 	async close() {

@@ -45,12 +45,12 @@ func flood(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	for i := range n {
 		if i%1000 == 999 {
-			slog.Warn("slow line", "n", i, "at", "main.go:47")
+			slog.Warn("slow line", "n", i, "at", "main.go:43")
 			continue
 		}
 		slog.Info("line", "n", i)
 	}
-	slog.Error("flood is over", "n", n, "at", "main.go:52", "ms", time.Since(start).Milliseconds())
+	slog.Error("flood is over", "n", n, "at", "main.go:48", "ms", time.Since(start).Milliseconds())
 }
 `;
 

@@ -48,6 +48,6 @@ async function explain(m) {
 		const file = path.join(out, `FAILED-${m.name}-${i}.png`);
 		await page.screenshot({ path: file, timeout: 10_000 }).then(() => console.log(`picture of the failure: ${file}`), (e) => console.log(`no picture: ${e.message}`));
 	}
-	for (const [name, text] of m.logs()) console.log(`---- ${name}\n${text.slice(-6000)}`);
+	for (const [name, text] of m.logs()) console.log(`---- ${name}\n${text.slice(-3000)}`);
 	for (const p of m.processes().filter((p) => !/chrom|node$/.test(p.exe))) console.log(`process ${p.pid} ${p.argv.join(' ').slice(0, 200)}`);
 }

@@ -2,7 +2,7 @@
 import net from 'node:net';
 
 // patience is how long anything is waited for. The machine may be busy; what is measured elsewhere is not measured here.
-export const patience = 60_000;
+export const patience = Number(process.env.FAIRLEAD_TEST_PATIENCE) || 60_000;
 
 const tick = (ms) => new Promise((done) => setTimeout(done, ms));
 

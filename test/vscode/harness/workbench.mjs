@@ -35,7 +35,9 @@ export class CodeServer {
 		fs.mkdirSync(path.join(user, 'User'), { recursive: true });
 		fs.mkdirSync(ext);
 		fs.writeFileSync(config, 'auth: none\n');
-		fs.writeFileSync(path.join(user, 'User', 'settings.json'), JSON.stringify({ ...settings, ...(agent ? { 'fairlead.agentPath': agent } : {}), ...extra }, null, 2));
+		fs.mkdirSync(path.join(user, 'Machine'));
+		fs.writeFileSync(path.join(user, 'User', 'settings.json'), JSON.stringify({ ...settings, ...extra }, null, 2));
+		if (agent) fs.writeFileSync(path.join(user, 'Machine', 'settings.json'), JSON.stringify({ 'fairlead.agentPath': agent }));
 		// Looked for before the first installation writes its list.
 		for (const from of extensions) fs.cpSync(from, path.join(ext, path.basename(from)), { recursive: true });
 		const env = { ...machine.env, EXTENSIONS_GALLERY: '{}' };
