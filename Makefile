@@ -39,10 +39,13 @@ bench-edit: build ## save -> new code answers, beside a floor in the same run; J
 bench-logs: payload ## log lines from the service to a websocket client, beside kubectl logs -f; JSON (needs make cluster)
 	@$(GO) build -o bin/bench-logs ./test/bench/logs && bin/bench-logs
 
+bench-lsp: build ## process start -> answer to initialize, and code actions in 5,000 files; JSON
+	@$(GO) run ./test/bench/lsp
+
 generate: ## what is made from comments: settings.md and the JSON schema
 	$(GO) test ./server/settings -update
 
 clean: ## remove what build made
 	rm -rf bin bridge/payload/files/*.zst bridge/payload/files/*.sum
 
-.PHONY: help build payload demo test race fuzz cluster cluster-down bench-edit bench-logs generate clean
+.PHONY: help build payload demo test race fuzz cluster cluster-down bench-edit bench-logs generate bench-lsp clean

@@ -21,7 +21,7 @@ var platforms = []string{"linux/amd64", "linux/arm64", "darwin/amd64", "darwin/a
 
 // slow are the packages that drive real parts; they run one after the other, so that they do not starve each other on
 // a small machine.
-var slow = []string{"fairlead.dev/bridge/kube", "fairlead.dev/test/e2e"}
+var slow = []string{"fairlead.dev/bridge/kube", "fairlead.dev/test/e2e", "fairlead.dev/test/editor"}
 
 func main() {
 	only := flag.String("only", "", "`names` of the steps to run, separated by commas; empty means all")

@@ -1,0 +1,135 @@
+package editor
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+)
+
+const service = `package main
+
+import (
+	"fmt"
+	"net/http"
+)
+
+func answer() string {
+	return "one"
+}
+
+func main() {
+	http.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, answer()) })
+	panic(http.ListenAndServe("127.0.0.1:PORT", nil))
+}
+`
+
+func TestNeovim(t *testing.T) {
+	loop(t, "nvim", "--headless", "-u", "NONE", "-i", "NONE", "-n", "-c", "luafile "+script("neovim.lua"), "main.go")
+}
+
+func TestEmacs(t *testing.T) {
+	// Not -Q: that hides Debian's site-lisp, where eglot is.
+	loop(t, "emacs", "-q", "--batch", "-l", script("emacs.el"))
+}
+
+func script(name string) string {
+	_, file, _, _ := runtime.Caller(0)
+	return filepath.Join(filepath.Dir(file), name)
+}
+
+// loop runs an editor with its script in a new service's folder, on a machine that nobody has used before.
+func loop(t *testing.T, editor string, args ...string) {
+	bin, err := exec.LookPath(editor)
+	if err != nil {
+		skip(t, editor+" is not installed (apt-get install neovim emacs-nox elpa-eglot)")
+	}
+	program := os.Getenv("FAIRLEAD_TEST_BIN")
+	if program == "" {
+		if program = filepath.Join(script("../.."), "bin", "fairlead"); !exists(program) {
+			skip(t, "there is no program to test: make build, or set FAIRLEAD_TEST_BIN")
+		}
+	}
+	// A short path: sockets are in it.
+	home, err := os.MkdirTemp("", "fl-ed-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(home) })
+	dir := filepath.Join(home, "hello")
+	for name, text := range map[string]string{"hello/go.mod": "module example.com/hello\n\ngo 1.24\n", "hello/main.go": strings.Replace(service, "PORT", freePort(t), 1), "run/x": ""} {
+		p := filepath.Join(home, name)
+		if err := os.MkdirAll(filepath.Dir(p), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(p, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	env := append(os.Environ(), "HOME="+home, "XDG_RUNTIME_DIR="+filepath.Join(home, "run"), "XDG_STATE_HOME="+filepath.Join(home, "state"), "XDG_CONFIG_HOME="+filepath.Join(home, "config"),
+		"XDG_CACHE_HOME="+filepath.Join(home, "cache"), "FAIRLEAD="+program, "GOFLAGS=-mod=mod", "GOPROXY=off")
+	for _, name := range []string{"GOCACHE", "GOMODCACHE", "GOPATH"} { // of the real home
+		out, err := exec.Command("go", "env", name).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		env = append(env, name+"="+strings.TrimSpace(string(out)))
+	}
+	t.Cleanup(func() {
+		cmd := exec.Command(program, "agent", "stop", "--force")
+		cmd.Env = env
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Logf("end the agent: %v %s", err, out)
+		}
+		if t.Failed() {
+			b, _ := os.ReadFile(filepath.Join(home, "state", "fairlead", "agent.log"))
+			t.Logf("agent.log:\n%s", b)
+		}
+	})
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, bin, args...)
+	cmd.Dir, cmd.Env, cmd.WaitDelay = dir, env, 5*time.Second
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err = cmd.Run()
+	t.Logf("%s:\n%s", editor, out.String())
+	if err != nil || !strings.Contains(out.String(), "PASS") {
+		t.Fatal(fmt.Errorf("%s: %w", editor, err))
+	}
+}
+
+// freePort finds one that the service listens on every time.
+func freePort(t *testing.T) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// skip leaves a test out for a reason. In CI everything is there, so that it is an error.
+func skip(t *testing.T, why string) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatal(why)
+	}
+	t.Skip(why)
+}
