@@ -14,6 +14,10 @@ build: payload ## bin/fairlead, which needs nothing beside it
 payload: ## the pod's side for linux/amd64 and arm64, embedded by build
 	$(GO) run ./bridge/payload/gen -version $(VERSION)
 
+vsix: payload ## dist/*.vsix: the VS Code extension, with the agent, for every platform (TARGET=linux-x64 for one)
+	npm --prefix editors/vscode ci --loglevel=error
+	node editors/vscode/scripts/vsix.mjs --version $(VERSION) $(TARGET)
+
 demo: build ## the main job on the embedded default, by itself: run, edit, live
 	$(GO) run ./test/demo
 
@@ -43,9 +47,12 @@ bench-lsp: build ## process start -> answer to initialize, and code actions in 5
 	@$(GO) run ./test/bench/lsp
 
 generate: ## what is made from comments: settings.md and the JSON schema
+
+generate: ## what is made from comments: settings.md, the JSON schema, the editor's settings
 	$(GO) test ./server/settings -update
+	node editors/vscode/scripts/settings.mjs
 
 clean: ## remove what build made
-	rm -rf bin bridge/payload/files/*.zst bridge/payload/files/*.sum
+	rm -rf bin dist editors/vscode/bin editors/vscode/dist editors/vscode/out bridge/payload/files/*.zst bridge/payload/files/*.sum
 
-.PHONY: help build payload demo test race fuzz cluster cluster-down bench-edit bench-logs generate bench-lsp clean
+.PHONY: help build payload demo test race fuzz cluster cluster-down bench-edit bench-logs generate bench-lsp vsix clean

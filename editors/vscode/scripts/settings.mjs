@@ -24,7 +24,7 @@ shared.forEach((key, i) => {
     out.enumDescriptions = out.enum.map((v) => enumDescriptions[key]?.[v] ?? '');
   }
   if (s.pattern) out.pattern = `^$|${s.pattern}`;
-  Object.assign(out, { default: '', scope: 'resource', order: 1 + i / 10, markdownDescription: `${says} Empty leaves it to \`fairlead.yaml\`${s.default ? ` and its default, \`${s.default}\`` : ''}.` });
+  Object.assign(out, { default: '', order: 1 + i / 10, markdownDescription: `${says} Empty leaves it to \`fairlead.yaml\`${s.default ? ` and its default, \`${s.default}\`` : ''}.` });
   props[`fairlead.${key}`] = out;
 });
 

@@ -59,7 +59,9 @@ export class Commands {
       }),
       add('fairlead.restartAgent', () => this.restart()),
       add('fairlead.showOutput', () => this.client.out.show(true)),
-      add('fairlead.showActions', () => this.actions()),
+      add('fairlead.showActions', (a) => this.actions(a.name)),
+      // The lens with the state: what a plain client shows as a message is a list of actions here.
+      add('fairlead.details', (a) => this.actions(a.name)),
       add('fairlead.walkthrough', () => vscode.commands.executeCommand('workbench.action.openWalkthrough', 'fairlead.fairlead#fairlead.start', false)),
       add('fairlead.copyUrl', async (a, raw) => {
         const port = typeof raw === 'object' && raw !== null && 'port' in raw ? (raw as { port: { url?: string } }).port.url : undefined;
@@ -136,7 +138,7 @@ export class Commands {
   }
 
   /** actions is what a click on the status bar offers. */
-  private async actions(): Promise<void> {
+  private async actions(name?: string): Promise<void> {
     type Item = vscode.QuickPickItem & { do?: () => unknown };
     const { state, services: all } = this.client;
     const exec = (command: string, arg?: object) => () => vscode.commands.executeCommand(command, arg);
@@ -144,7 +146,8 @@ export class Commands {
     const separate = (label: string): void => {
       items.push({ label, kind: vscode.QuickPickItemKind.Separator });
     };
-    for (const s of all.services) {
+    const own = all.services.filter((s) => s.name === name);
+    for (const s of own.length > 0 ? own : all.services) {
       const arg = { name: s.name };
       separate(`${s.service}: ${phaseText(s)}`);
       if (s.url && isWeb(s.url)) items.push({ label: '$(globe) Open in Browser', description: s.url, do: exec('fairlead.open', arg) });

@@ -1,6 +1,6 @@
 // Journal reads one service's journal from the agent by websocket, on loopback: it resumes after the last entry that it
-// has, asks for access anew at every attempt (a restarted agent has another port and token), and waits longer from
-// attempt to attempt. It knows nothing of VS Code. What it hands on is text as it came, a run of entries with one JSON
+// has (server/journal/doc.go has the wire), asks for access anew at every attempt (a restarted agent has another port and
+// token), and waits longer from attempt to attempt. It knows nothing of VS Code. What it hands on is text as it came, a run of entries with one JSON
 // object a line: parsing 100,000 lines a second is the view's work and not the extension host's.
 
 import WebSocket from 'ws';
@@ -20,6 +20,12 @@ export interface JournalEvents {
   state(s: JournalState): void;
 }
 
+/** Position names an entry: the sequence numbers of another journal, of an agent that was started again, mean nothing here. */
+export interface Position {
+  after: number;
+  journal: string;
+}
+
 const firstWait = 200;
 const longestWait = 5000;
 
@@ -27,15 +33,13 @@ export class Journal {
   private socket: WebSocket | undefined;
   private timer: NodeJS.Timeout | undefined;
   private wait = firstWait;
-  private after = 0;
-  /** token is the session's whose journal this is. */
-  token = '';
   private stopped = false;
 
   constructor(
-    /** access is asked at every attempt; nothing means that there is no more to read. */
-    private readonly access: () => Promise<Access | undefined>,
+    private readonly access: () => Promise<Access>,
     private readonly events: JournalEvents,
+    /** position is where to go on; it moves with what is read. */
+    readonly position: Position = { after: 0, journal: '' },
     private readonly waits = { first: firstWait, longest: longestWait },
   ) {
     this.wait = waits.first;
@@ -67,26 +71,19 @@ export class Journal {
   private async connect(): Promise<void> {
     this.timer = undefined;
     this.events.state({ state: 'connecting' });
-    let access: Access | undefined;
+    let access: Access;
     let url: URL;
     try {
       access = await this.access();
-      if (!access) {
-        if (!this.stopped) this.events.state({ state: 'ended' });
-        return;
-      }
       url = journalURL(access.url);
     } catch (err) {
       this.retry(err instanceof Error ? err.message : String(err));
       return;
     }
     if (this.stopped) return;
-    // A token is a session's: with another one, our sequence number means nothing there.
-    const other = this.token !== '' && this.token !== access.token;
-    if (other) this.after = 0;
-    this.token = access.token;
-    url.searchParams.set('after', String(this.after));
+    url.searchParams.set('after', String(this.position.after));
     url.searchParams.set('logs', '1');
+    if (this.position.journal) url.searchParams.set('journal', this.position.journal);
     const ws = new WebSocket(url, {
       headers: { Authorization: `Bearer ${access.token}` },
       perMessageDeflate: false,
@@ -99,17 +96,18 @@ export class Journal {
     let first = true;
     ws.on('open', () => {
       this.wait = this.waits.first;
-      if (other) this.events.restarted();
       this.events.state({ state: 'reading' });
     });
     ws.on('message', (data) => {
       const text = String(data);
       if (first) {
         first = false;
-        if (isReset(text) && !other && this.after > 0) this.events.restarted();
+        const head = firstEntry(text);
+        if (head.reset === true && this.position.after > 0) this.events.restarted();
+        if (typeof head.journal === 'string') this.position.journal = head.journal;
       }
       const last = lastSeq(text);
-      if (last !== undefined) this.after = last;
+      if (last !== undefined) this.position.after = last;
       this.events.text(text);
     });
     ws.on('error', (err) => {
@@ -141,12 +139,12 @@ export function journalURL(s: string): URL {
   return u;
 }
 
-function isReset(text: string): boolean {
+function firstEntry(text: string): { reset?: unknown; journal?: unknown } {
   const end = text.indexOf('\n');
   try {
-    return (JSON.parse(end < 0 ? text : text.slice(0, end)) as { reset?: unknown }).reset === true;
+    return (JSON.parse(end < 0 ? text : text.slice(0, end)) as object | null) ?? {};
   } catch {
-    return false;
+    return {};
   }
 }
 

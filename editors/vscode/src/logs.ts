@@ -7,10 +7,10 @@ import { promisify } from 'node:util';
 import * as vscode from 'vscode';
 import { Backlog } from './backlog';
 import type { Client } from './client';
-import { Journal, type JournalState } from './journal';
+import { Journal, type JournalState, type Position } from './journal';
 import { find, type Roots } from './links';
 import { fromView, type FromView, type ToView, type ViewCommand } from './messages';
-import type { Access, Service } from './protocol';
+import type { Service } from './protocol';
 import { isWeb } from './text';
 
 /** So many runs may be on their way to the page; the rest waits in the backlog. */
@@ -25,7 +25,7 @@ export class Logs implements vscode.WebviewViewProvider, vscode.Disposable {
   private stream = 0;
   private sent = 0;
   private current = '';
-  private endedToken = '';
+  private position: Position = { after: 0, journal: '' };
   private state: ToView & { type: 'state' } = { type: 'state', state: 'none', text: '' };
   private goEnv: Promise<{ GOROOT?: string; GOMODCACHE?: string }> | undefined;
 
@@ -110,43 +110,34 @@ export class Logs implements vscode.WebviewViewProvider, vscode.Disposable {
     const { current: name } = this;
     this.journal?.stop();
     this.journal = undefined;
-    if (!keep) this.endedToken = '';
-    this.begin(keep);
+    // Going on below what is shown, a journal that is still the same gives what it has not given yet, and another one
+    // says that it is another.
+    if (!keep) {
+      this.position = { after: 0, journal: '' };
+      this.begin();
+    }
     if (!this.client.services.services.some((s) => s.name === name)) {
       this.setState('none', '');
       return;
     }
-    const access = async (): Promise<Access | undefined> => {
-      const a = await this.client.access(name);
-      // The journal's end can come before the news that the service is gone: it is not read twice.
-      return a.token === this.endedToken ? undefined : a;
-    };
-    const journal = new Journal(access, {
+    const journal = new Journal(() => this.client.access(name), {
       text: (text) => {
         this.backlog.push(text);
         this.flush();
       },
-      restarted: () => this.begin(true),
+      restarted: () => this.backlog.push('{"mark":"another journal"}\n'),
       state: (s) => {
         if (this.journal !== journal) return;
-        if (s.state === 'ended') {
-          this.endedToken = journal.token || this.endedToken;
-          this.journal = undefined;
-        }
+        if (s.state === 'ended') this.journal = undefined;
         this.setState(s.state, s.state === 'lost' ? s.reason : '');
       },
-    });
+    }, this.position);
     this.journal = journal;
     journal.start();
   }
 
-  /** begin opens another stream in the page, or marks in the one that is there that another journal follows. */
-  private begin(keep: boolean): void {
-    if (keep) {
-      this.backlog.push('{"mark":"another session"}\n');
-      this.flush();
-      return;
-    }
+  /** begin empties the page for another journal. */
+  private begin(): void {
     this.backlog.clear();
     this.stream++;
     this.sent = 0;

@@ -1,7 +1,7 @@
 import * as vscode from 'vscode';
 import type { Client } from './client';
 import { busy, type Forward, type Problem, type Service } from './protocol';
-import { details, duration, icon, phaseText, place, short, shortDigest, tone, where } from './text';
+import { details, icon, phaseText, place, short, shortDigest, tone, where } from './text';
 
 export type Node =
   | { kind: 'service'; service: Service }
@@ -84,7 +84,7 @@ export class Environments implements vscode.TreeDataProvider<Node>, vscode.Dispo
         break;
       case 'generation':
         item.label = `Generation ${s.generation}`;
-        item.description = [s.digest ? shortDigest(s.digest) : '', s.ms ? `live ${duration(s.ms)} after the save` : ''].filter(Boolean).join(' · ');
+        item.description = s.digest ? shortDigest(s.digest) : '';
         item.contextValue = s.digest ? 'generation digest' : 'generation';
         item.tooltip = s.digest ? `The pod says that it runs ${s.digest}` : 'What the pod says that it runs';
         icon_('versions');

@@ -210,6 +210,7 @@ let look = 0;
 let widest = 0;
 let moved = 0; // where we have scrolled to ourselves
 let charWidth = 7.2;
+let opened: number | undefined; // a row whose detail is to be brought into sight
 
 function since(r: Row): string {
   if (r.since === undefined) {
@@ -294,6 +295,13 @@ function measure(): void {
     }
   }
   if (changed) schedule();
+  else if (opened !== undefined && geo.isOpen(opened)) {
+    const top = geo.top(store.index(opened));
+    const below = top + rowHeight + geo.extraOf(opened) - list.scrollTop - list.clientHeight;
+    if (below > 0) move(Math.min(top, list.scrollTop + below));
+    opened = undefined;
+    if (below > 0) schedule();
+  }
 }
 
 let lastSummary = '';
@@ -538,6 +546,7 @@ function toggleOpen(id: number, open = !geo.isOpen(id)): void {
   if (!r || !canOpen(r) || open === geo.isOpen(id)) return;
   if (open) geo.open(id, 0);
   else geo.close(id);
+  opened = open ? id : undefined;
   if (following && open) setFollow(false);
   const e = pool.get(id);
   if (e) e.dataset.look = '';
@@ -619,6 +628,12 @@ list.addEventListener('dblclick', (e) => {
   if (row && (e.target as HTMLElement).closest('.twist, .time, .level')) toggleOpen(Number(row.dataset.id));
 });
 
+/** taken keeps a key here: what bubbles up to the window, the workbench would take as its own keybinding too. */
+function taken(e: Event): void {
+  e.preventDefault();
+  e.stopPropagation();
+}
+
 list.addEventListener('keydown', (e) => {
   const n = store.count;
   if (n === 0 || e.altKey) return;
@@ -627,7 +642,7 @@ list.addEventListener('keydown', (e) => {
   if (mod && e.key.toLowerCase() === 'a') {
     anchor = store.at(0).id;
     place(store.at(n - 1).id, true);
-    e.preventDefault();
+    taken(e);
     return;
   }
   if (mod && e.key !== 'Home' && e.key !== 'End') return;
@@ -635,13 +650,13 @@ list.addEventListener('keydown', (e) => {
   const i = cursor !== undefined && cursor >= store.firstId ? store.index(cursor) : undefined;
   const go = (to: number): void => {
     place(store.at(Math.min(n - 1, Math.max(0, to))).id, e.shiftKey);
-    e.preventDefault();
+    taken(e);
   };
   switch (e.key) {
     case 'ArrowDown':
-      return i === undefined ? place(seen) : go(i + 1);
+      return go(i === undefined ? store.index(seen) : i + 1);
     case 'ArrowUp':
-      return i === undefined ? place(seen) : go(i - 1);
+      return go(i === undefined ? store.index(seen) : i - 1);
     case 'PageDown':
       return go((i ?? store.index(seen)) + page);
     case 'PageUp':
@@ -653,11 +668,11 @@ list.addEventListener('keydown', (e) => {
       return setFollow(true);
     case 'ArrowRight':
       if (cursor !== undefined) toggleOpen(cursor, true);
-      e.preventDefault();
+      taken(e);
       return;
     case 'ArrowLeft':
       if (cursor !== undefined) toggleOpen(cursor, false);
-      e.preventDefault();
+      taken(e);
       return;
     case 'Enter': {
       const link = cursor === undefined ? null : pool.get(cursor)?.querySelector<HTMLElement>('a.link');
@@ -667,7 +682,7 @@ list.addEventListener('keydown', (e) => {
     }
     case ' ':
       setFollow(!following);
-      e.preventDefault();
+      taken(e);
       return;
     case 'Escape':
       place(undefined);
@@ -677,11 +692,11 @@ list.addEventListener('keydown', (e) => {
 document.addEventListener('keydown', (e) => {
   if ((e.ctrlKey || e.metaKey) && !e.altKey && !e.shiftKey && e.key.toLowerCase() === 'f') {
     openFind();
-    e.preventDefault();
+    taken(e);
   } else if (e.key === 'F3') {
     if (findBar.hidden) openFind();
     else nextFound(e.shiftKey ? -1 : 1);
-    e.preventDefault();
+    taken(e);
   }
 });
 

@@ -67,8 +67,8 @@ export function draw(e: HTMLElement, r: Row, look: Look): void {
         break;
       }
       const a = el('span', 'attr');
-      a.append(el('span', 'key', k), text('value', plain(v), look, r.id));
-      attrs.append(a);
+      a.append(el('span', 'key', `${k}=`), text('value', plain(v), look, r.id));
+      attrs.append(a, ' ');
     }
     line.append(attrs);
   } else if (r.attrs && r.kind === 'problem') line.append(el('span', 'hint', r.attrs[0]![1]));

@@ -39,11 +39,13 @@ export class Rows {
   /** The process that is in the middle of a panic's trace. */
   private panicking = '';
   private empty = true;
+  private ready = false;
 
   restart(): void {
     this.started.clear();
     this.panicking = '';
     this.empty = true;
+    this.ready = false;
   }
 
   get nextId(): number {
@@ -90,7 +92,10 @@ export class Rows {
       case 'ready': {
         const url = str(v.url);
         const ms = num(v.ms);
-        return this.make('mark', time, gen, `Generation ${gen} is live${ms > 0 ? `, ${duration(ms)} after the save` : ''}${url ? ` · ${url}` : ''}`, info);
+        // The first is counted from the start.
+        const since = this.ready ? 'the save' : 'the start';
+        this.ready = true;
+        return this.make('mark', time, gen, `Generation ${gen} is live${ms > 0 ? `, ${duration(ms)} after ${since}` : ''}${url ? ` · ${url}` : ''}`, info);
       }
       case 'environment':
         switch (v.state) {

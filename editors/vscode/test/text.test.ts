@@ -1,0 +1,69 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { toServices, type Service, type Services } from '../src/protocol';
+import { details, escape, isWeb, serviceOf, short, shown, status, type Client } from '../src/text';
+
+const service = (o: object): Service => toServices({ agent: { connected: true }, services: [{ name: 'orders-ada-1', service: 'orders', provider: 'local', dir: '/w/orders', ...o }] }).services[0]!;
+const all = (...s: Service[]): Services => ({ agent: { connected: true }, services: s });
+const running: Client = { state: 'running' };
+
+test('the status bar', () => {
+  const problem = { code: 'build-failed', message: 'undefined: x', file: '/w/orders/main.go', line: 12, column: 5 };
+  for (const [name, client, services, text, tone] of [
+    ['untrusted', { state: 'untrusted' }, all(), '$(shield) Fairlead: restricted', 'plain'],
+    ['starting', { state: 'starting' }, all(), '$(loading~spin) Fairlead: starting agent', 'plain'],
+    ['crashed', { state: 'crashed', reason: 'no such file' }, all(), '$(error) Fairlead: no such file', 'error'],
+    ['the agent is on its way', running, { agent: { connected: false }, services: [] }, '$(loading~spin) Fairlead: starting agent', 'plain'],
+    ['no agent', running, { agent: { connected: false, problem: { code: 'x', message: 'another version' } }, services: [] }, '$(debug-disconnect) Fairlead: no agent: another version', 'warning'],
+    ['nothing runs', running, all(), '$(rocket) Fairlead', 'plain'],
+    ['opening', running, all(service({ phase: 'opening', detail: 'pulling the image' })), '$(loading~spin) orders: opening: pulling the image', 'plain'],
+    ['building', running, all(service({ phase: 'building' })), '$(loading~spin) orders: building', 'plain'],
+    ['shipping', running, all(service({ phase: 'shipping' })), '$(loading~spin) orders: shipping', 'plain'],
+    ['live', running, all(service({ phase: 'live', ms: 182 })), '$(pass-filled) orders: live in 182 ms', 'plain'],
+    ['live, slowly', running, all(service({ phase: 'live', ms: 2410 })), '$(pass-filled) orders: live in 2.4 s', 'plain'],
+    ['live again', running, all(service({ phase: 'live' })), '$(pass-filled) orders: live', 'plain'],
+    ['failed', running, all(service({ phase: 'failed', problems: [problem] })), '$(error) orders: failed: main.go:12:5: undefined: x', 'error'],
+    ['down', running, all(service({ phase: 'down', exit_code: 2 })), '$(debug-stop) orders: down: exit code 2', 'error'],
+    ['lost', running, all(service({ phase: 'lost', detail: 'the pod was evicted' })), '$(debug-disconnect) orders: disconnected: the pod was evicted', 'warning'],
+    ['a phase of a newer agent', running, all(service({ phase: 'sleeping', detail: 'unused' })), '$(loading~spin) orders: opening: unused', 'plain'],
+    ['two', running, all(service({ phase: 'live' }), service({ name: 'b', service: 'stock', phase: 'down', detail: 'exit code 1' })), '$(debug-stop) stock: down: exit code 1 (+1)', 'error'],
+  ] as [string, Client, Services, string, string][]) {
+    const s = status(client, services, undefined);
+    assert.deepEqual([s.text, s.tone], [text, tone], name);
+  }
+});
+
+test('the status bar speaks of the active file\'s service', () => {
+  const a = service({ name: 'a', service: 'orders', phase: 'live', package: '/w/cmd/orders', module: '/w' });
+  const b = service({ name: 'b', service: 'stock', phase: 'failed', package: '/w/cmd/stock', module: '/w' });
+  assert.equal(shown([a, b], '/w/cmd/orders/main.go'), a);
+  assert.equal(shown([a, b], '/elsewhere/main.go'), b);
+  assert.equal(serviceOf([a, b], '/w/cmd/ordersx/main.go')?.module, '/w');
+  assert.equal(serviceOf([a, b], '/w2/main.go'), undefined);
+  const outer = service({ name: 'o', module: '/w' });
+  const inner = service({ name: 'i', module: '/w/inner' });
+  assert.equal(serviceOf([outer, inner], '/w/inner/x.go'), inner);
+});
+
+test('what comes from the agent is made whole', () => {
+  assert.deepEqual(toServices(null), { agent: { connected: false }, services: [] });
+  assert.deepEqual(toServices({ agent: 7, services: [1, null, {}, { name: 3 }] }), { agent: { connected: false }, services: [] });
+  const s = toServices({ agent: { connected: true, version: 'v', problem: 'why' }, services: [{ name: 'x', phase: 'live', ports: [{ port: 1 }], clients: null, problems: [{}, { message: 'm' }] }] });
+  assert.deepEqual(s.agent, { connected: true, version: 'v', problem: { code: '', message: 'why' } });
+  assert.deepEqual(s.services[0]!.clients, []);
+  assert.deepEqual(s.services[0]!.problems, [{ code: '', message: 'm' }]);
+  assert.equal(s.services[0]!.service, 'x');
+  // Nobody needs to see one that ended as it was asked to.
+  assert.equal(toServices({ services: [{ name: 'x', phase: 'ended' }] }).services.length, 0);
+  assert.equal(toServices({ services: [{ name: 'x', phase: 'ended', problems: [{ message: 'evicted' }] }] }).services.length, 1);
+});
+
+test('nothing that is said becomes markup', () => {
+  const md = details(service({ phase: 'failed', url: 'javascript:alert(1)', detail: '[click](command:evil) <b>| `x`', problems: [{ message: '![i](http://x)\n\n# y', hint: '$(zap)' }] }));
+  assert.doesNotMatch(md, /[^\\]\[click\]|[^\\]<b>|\]\(command|javascript:|[^\\]!\[/);
+  assert.match(md, /\\\$\\\(zap\\\)/);
+  assert.equal(escape('a|b'), 'a\\|b');
+  assert.deepEqual(['http://127.0.0.1:1', 'https://x', 'javascript:1', 'command:x', 'file:///etc', 'x'].map(isWeb), [true, true, false, false, false, false]);
+  assert.equal(short('a\nb  c'), 'a b c');
+  assert.equal([...short('ü'.repeat(100), 10)].length, 10);
+});
