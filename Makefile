@@ -24,6 +24,9 @@ demo: build ## the main job on the embedded default, by itself: run, edit, live
 test: ## every test (with the real cluster where this machine can have it)
 	$(GO) run ./test/run
 
+pictures: ## docs/images: the README's pictures, made by the tests of the editors
+	FAIRLEAD_TEST_PICTURES=1 $(GO) run ./test/run -only build,cluster,editors
+
 race: ## the engines' tests under the race detector
 	$(GO) test -race ./api ./bridge ./syncer/... ./server/...
 
@@ -46,8 +49,6 @@ bench-logs: payload ## log lines from the service to a websocket client, beside 
 bench-lsp: build ## process start -> answer to initialize, and code actions in 5,000 files; JSON
 	@$(GO) run ./test/bench/lsp
 
-generate: ## what is made from comments: settings.md and the JSON schema
-
 generate: ## what is made from comments: settings.md, the JSON schema, the editor's settings
 	$(GO) test ./server/settings -update
 	node editors/vscode/scripts/settings.mjs
@@ -55,4 +56,4 @@ generate: ## what is made from comments: settings.md, the JSON schema, the edito
 clean: ## remove what build made
 	rm -rf bin dist editors/vscode/bin editors/vscode/dist editors/vscode/out bridge/payload/files/*.zst bridge/payload/files/*.sum
 
-.PHONY: help build payload demo test race fuzz cluster cluster-down bench-edit bench-logs generate bench-lsp vsix clean
+.PHONY: help build payload demo test race fuzz cluster cluster-down bench-edit bench-logs generate bench-lsp vsix pictures clean

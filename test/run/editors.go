@@ -267,7 +267,7 @@ func (r *runner) editors() error {
 		fmt.Printf("skipped 1: the editors' tests: %s\n", why)
 		return nil
 	}
-	vsix, err := r.vsix()
+	vsix, err := r.vsix(dir)
 	if err != nil {
 		return err
 	}
@@ -285,9 +285,40 @@ func (r *runner) editors() error {
 }
 
 // vsix packs the extension with the executable that the other tests use.
-func (r *runner) vsix() (string, error) {
-	if v := os.Getenv("FAIRLEAD_TEST_VSIX"); v != "" {
-		return v, nil
+func (r *runner) vsix(tools string) (string, error) {
+	env := append(slices.Clone(r.env), "PATH="+filepath.Dir(filepath.Join(tools, toolNode))+string(os.PathListSeparator)+os.Getenv("PATH"))
+	run := func(dir, name string, args ...string) error {
+		cmd := exec.Command(name, args...)
+		cmd.Dir, cmd.Env = dir, env
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, tail(out))
+		}
+		return nil
 	}
-	return "", errors.New("there is no extension yet")
+	extension := filepath.Join("editors", "vscode")
+	if !newer(filepath.Join(extension, "node_modules", ".package-lock.json"), filepath.Join(extension, "package-lock.json")) {
+		if err := retry(func() error { return run(extension, "npm", "ci", "--loglevel=error") }); err != nil {
+			return "", err
+		}
+	}
+	out := filepath.Join(r.dir, "vsix")
+	bin := r.value("FAIRLEAD_TEST_BIN")
+	if err := run(".", "node", filepath.Join(extension, "scripts", "vsix.mjs"), "--out", out, "--agent", bin, "linux-x64"); err != nil {
+		return "", err
+	}
+	made, err := filepath.Glob(filepath.Join(out, "*.vsix"))
+	if err != nil || len(made) != 1 {
+		return "", fmt.Errorf("want one extension in %s, have %q (%w)", out, made, err)
+	}
+	return made[0], nil
+}
+
+// newer says whether file was changed after the other.
+func newer(file, other string) bool {
+	a, err := os.Stat(file)
+	if err != nil {
+		return false
+	}
+	b, err := os.Stat(other)
+	return err == nil && a.ModTime().After(b.ModTime())
 }

@@ -192,13 +192,17 @@ func (r *runner) clusterTests() error {
 	return r.goRun("test/cluster", "test", "./...")
 }
 
-func (r *runner) has(name string) bool {
+func (r *runner) has(name string) bool { return r.value(name) != "" }
+
+// value is a variable's of the environment that tests get: the last one counts.
+func (r *runner) value(name string) string {
+	v := ""
 	for _, kv := range r.env {
-		if strings.HasPrefix(kv, name+"=") {
-			return true
+		if rest, ok := strings.CutPrefix(kv, name+"="); ok {
+			v = rest
 		}
 	}
-	return false
+	return v
 }
 
 func (r *runner) fixture() error { return r.goRun("test/fixture/shop", "test", "./...") }

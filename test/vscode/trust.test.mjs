@@ -25,9 +25,9 @@ onMachine('an untrusted folder', 'trust', async (m, step) => {
 	await step('with trust it works', async () => {
 		await f.status.locator('a').click();
 		await wb.page.locator('.workspace-trust-editor .monaco-button', { hasText: 'Trust' }).first().click();
-		await wb.page.keyboard.press('Escape'); // it lies over the window
+		await wb.page.locator('.monaco-modal-editor-block .codicon-close').last().click(); // it lies over the window
 		await wb.page.locator('.workspace-trust-editor').waitFor({ state: 'detached' });
-		await f.state(/Fairlead$/);
+		await f.state('Fairlead: run');
 		await f.runButton.click();
 		await f.state(/greeter: live/);
 	});

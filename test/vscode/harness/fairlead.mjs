@@ -10,6 +10,15 @@ export class Fairlead {
 	/** state waits until the status bar says so. */
 	state(what, o) { return this.status.filter({ hasText: what }).waitFor(o); }
 
+	/** firstClick is on the status bar: the nearest thing in a window with nothing but a folder open. */
+	async firstClick() {
+		await this.state('Fairlead: run');
+		await this.status.locator('a').click();
+	}
+
+	/** lens waits for a lens above func main; VS Code asks for new ones a while after it was told of a change. */
+	lens(text) { return this.wb.page.locator('.codelens-decoration', { hasText: text }).first().waitFor(); }
+
 	get runButton() { return this.wb.titleButton('Run in Environment'); }
 
 	command(title) { return this.wb.palette(`Fairlead: ${title}`); }

@@ -45,6 +45,8 @@ export async function loop(m, step, { dir, settings, lose, readme = () => ({}) }
 		await f.state(/greeter: live in .*s/);
 		await answers('changed');
 		await logs.shows(/generation 2/i);
+		await f.lens(/live/);
+		await wb.page.mouse.move(700, 250); // away from what shows a tooltip
 		await wb.shot('edited', readme('vscode-live'));
 	});
 	await step('code that does not compile gets a squiggle and leaves what runs', async () => {
@@ -85,6 +87,7 @@ export async function loop(m, step, { dir, settings, lose, readme = () => ({}) }
 	await step('the tree shows the environment and stops it', async () => {
 		await f.environments();
 		await f.row(/Generation \d+/).waitFor();
+		await f.lens(/live/);
 		await wb.shot('tree', readme('vscode-environments'));
 		await f.act('greeter', 'Stop');
 		await f.row('greeter').waitFor({ state: 'detached' });
