@@ -12,6 +12,7 @@ onCluster('the loop in a cluster', 'cluster', async (m, step) => {
 	writeService(dir, { port: 8080, yaml });
 	await loop(m, step, {
 		dir,
+		readme: (name) => (name === 'vscode-lost' ? { readme: name } : {}),
 		lose: async () => {
 			const [pod] = await eventually('one pod', async () => {
 				const all = await ns.pods();

@@ -12,7 +12,7 @@ onMachine('Neovim in a terminal', 'neovim', async (m, step) => {
 	const dir = m.path('greeter');
 	writeService(dir, { port: await freePort() });
 	m.env.FAIRLEAD = fairlead;
-	const wb = await Workbench.open(m, await CodeServer.start(m, { extra: { 'terminal.integrated.fontSize': 15, 'workbench.panel.opensMaximized': 'always' } }), dir);
+	const wb = await Workbench.open(m, await CodeServer.start(m, { extra: { 'terminal.integrated.fontSize': 15, 'workbench.panel.opensMaximized': 'always' } }), dir, { width: 1300, height: 700 });
 	const f = new Fairlead(wb);
 	const screen = wb.page.locator('.xterm-rows').first();
 	const shows = (text) => screen.filter({ hasText: text }).waitFor();
@@ -22,7 +22,7 @@ onMachine('Neovim in a terminal', 'neovim', async (m, step) => {
 		await f.status.waitFor();
 		await wb.palette('Terminal: Create New Terminal');
 		await shows(/[$#]/);
-		await type(`exec nvim -u ${path.join(here, 'neovim.lua')} -i NONE main.go\n`);
+		await type(`exec nvim -u ${path.join(here, 'neovim.lua')} -i NONE -n main.go\n`);
 		await shows(/Run in environment/);
 	});
 	await step('a lens runs it', async () => {
@@ -31,7 +31,7 @@ onMachine('Neovim in a terminal', 'neovim', async (m, step) => {
 		await shows(/live/);
 	});
 	await step('what does not compile is marked where it is', async () => {
-		await type('/greeting =\nf"ci"1 + \x1bA\x1b:w\n');
+		await type('/"hello"\ni1 + \x1b:w\n');
 		await shows(/mismatched types|cannot/);
 		await wb.shot('screen', { clip: await wb.page.locator('.xterm-screen').first().boundingBox(), readme: 'neovim' });
 	});

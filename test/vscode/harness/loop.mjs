@@ -82,12 +82,13 @@ export async function loop(m, step, { dir, settings, lose, readme = () => ({}) }
 		await f.state(/greeter: live/);
 		await answers('after the panic');
 		await greet('"back"');
+		await f.state(/greeter: live in .*s/);
+		await f.lens(/live/); // one that the editor has not asked for before it loses the focus stays as it was
 		await answers('back');
 	});
 	await step('the tree shows the environment and stops it', async () => {
 		await f.environments();
 		await f.row(/Generation \d+/).waitFor();
-		await f.lens(/live/);
 		await wb.shot('tree', readme('vscode-environments'));
 		await f.act('greeter', 'Stop');
 		await f.row('greeter').waitFor({ state: 'detached' });
