@@ -122,7 +122,12 @@ type attachment struct {
 	slow    chan struct{}   // closed when it is to be cut off
 }
 
-const attachmentQueue = 4096
+const (
+	attachmentQueue = 4096
+	// journalBytes is what the log lines of one service may take: a hundred thousand of the usual length. The collector
+	// needs as much again.
+	journalBytes = 32 << 20
+)
 
 // NewAgent makes an agent.
 func NewAgent(cfg AgentConfig) *Agent {
@@ -329,7 +334,7 @@ func difference(running, asked Plan) string {
 // begin starts a session, with the lock held.
 func (a *Agent) begin(plan Plan, keep bool) (*held, error) {
 	name := plan.Config.Spec.Name
-	h := &held{name: name, plan: plan, journal: journal.New(journal.Options{}), done: make(chan struct{}), holders: map[string]bool{}, keep: keep}
+	h := &held{name: name, plan: plan, journal: journal.New(journal.Options{LogBytes: journalBytes}), done: make(chan struct{}), holders: map[string]bool{}, keep: keep}
 	cfg := plan.Config
 	cfg.Emit = func(e api.Event) { a.event(h, e) }
 	cfg.note = func(step any) { a.step(h, step) }

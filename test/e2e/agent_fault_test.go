@@ -19,7 +19,7 @@ func TestAgentKilled(t *testing.T) {
 		a.live(t, "v1")
 		before := a.running(t, "v1")
 		sup := one(t, "supervisors", p.supervisors(t))
-		a.kill()
+		a.kill(t)
 
 		// Saved while no agent was there.
 		s.edit(t, "v2")
@@ -59,7 +59,7 @@ func TestAgentKilledAlone(t *testing.T) {
 	s := newTiny(t, "v1")
 	a := p.run(t, s.dir, "--", "-port", p.port(t), "-fork")
 	a.live(t, "v1")
-	a.kill()
+	a.kill(t)
 	killed := time.Now()
 	eventually(t, "be gone", func() error {
 		if pids := p.m.processes(); len(pids) > 0 {
@@ -84,12 +84,12 @@ func TestTwoAgents(t *testing.T) {
 		first.live(t, "v1")
 		before := first.running(t, "v1")
 
-		second := p.run(t, s.dir, "--", "-port", port)
+		second := p.runEnv(t, p.elsewhere(), s.dir, "--", "-port", port)
 		if code := second.ended(t); code != 1 {
 			t.Errorf("exit %d", code)
 		}
 		wantErrorAndHint(t, second.stderr())
-		if who := fmt.Sprintf("(pid %d)", first.cmd.Process.Pid); !strings.Contains(second.stderr(), who) || !strings.Contains(second.stderr(), "--take-over") {
+		if who := fmt.Sprintf("(pid %d)", first.pid(t)); !strings.Contains(second.stderr(), who) || !strings.Contains(second.stderr(), "--take-over") {
 			t.Errorf("want %s and --take-over in\n%s", who, second.stderr())
 		}
 		second.wait(t, "held", isProblem(api.CodeHeld))
@@ -99,12 +99,12 @@ func TestTwoAgents(t *testing.T) {
 		s.edit(t, "v2")
 		first.live(t, "v2")
 
-		third := p.run(t, s.dir, "--take-over", "--", "-port", port)
+		third := p.runEnv(t, p.elsewhere(), s.dir, "--take-over", "--", "-port", port)
 		if code := first.ended(t); code != 1 {
 			t.Errorf("exit %d of the one that was put out", code)
 		}
 		wantErrorAndHint(t, first.stderr())
-		if who := fmt.Sprintf("(pid %d)", third.cmd.Process.Pid); !strings.Contains(first.stderr(), who) {
+		if who := fmt.Sprintf("(pid %d)", third.pid(t)); !strings.Contains(first.stderr(), who) {
 			t.Errorf("want %s in\n%s", who, first.stderr())
 		}
 		third.live(t, "v2")
@@ -122,10 +122,10 @@ func TestAgentSlept(t *testing.T) {
 	s := newTiny(t, "v1")
 	a := p.run(t, s.dir, "--", "-port", p.port(t))
 	a.live(t, "v1")
-	a.cmd.Process.Signal(syscall.SIGSTOP)
+	syscall.Kill(a.pid(t), syscall.SIGSTOP)
 	s.edit(t, "v2")
 	after(25 * time.Second) // longer than the connection's keep-alive waits
-	a.cmd.Process.Signal(syscall.SIGCONT)
+	syscall.Kill(a.pid(t), syscall.SIGCONT)
 	a.live(t, "v2")
 	a.running(t, "v2")
 }

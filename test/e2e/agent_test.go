@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -19,7 +20,7 @@ import (
 	"fairlead.dev/api"
 )
 
-// agent is one `fairlead run --json`.
+// agent is one `fairlead run --json`, and the agent behind it.
 type agent struct {
 	p    *place
 	cmd  *exec.Cmd
@@ -40,6 +41,16 @@ type agent struct {
 // run starts an agent on the service in dir.
 func (p *place) run(t testing.TB, dir string, args ...string) *agent {
 	t.Helper()
+	return p.runEnv(t, nil, dir, args...)
+}
+
+// elsewhere is the environment of a front end with an agent of its own, as one in another container would have.
+func (p *place) elsewhere() []string {
+	return []string{"FAIRLEAD_AGENT=" + filepath.Join(p.m.root, "run", "agent.elsewhere.sock")}
+}
+
+func (p *place) runEnv(t testing.TB, env []string, dir string, args ...string) *agent {
+	t.Helper()
 	var service []string
 	for i, s := range args {
 		if s == "--" {
@@ -50,7 +61,7 @@ func (p *place) run(t testing.TB, dir string, args ...string) *agent {
 	all := append([]string{"run", "--json"}, p.args...)
 	all = append(append(append(all, args...), dir), service...)
 	cmd := exec.Command(fairlead, all...)
-	cmd.Dir, cmd.Env = p.m.root, p.m.env
+	cmd.Dir, cmd.Env = p.m.root, append(append([]string{}, p.m.env...), env...)
 	a := &agent{p: p, cmd: cmd, dir: dir, done: make(chan struct{}), news: make(chan struct{})}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -339,10 +350,53 @@ func (a *agent) running(t testing.TB, version string) api.Status {
 	return st
 }
 
-// kill ends the agent as the kernel does when memory is short.
-func (a *agent) kill() {
+// kill ends the agent and its front end as the kernel does when memory is short.
+func (a *agent) kill(t testing.TB) {
+	t.Helper()
+	pid := a.pid(t)
 	a.cmd.Process.Kill()
 	<-a.done
+	killWait(t, pid)
+}
+
+// killWait kills a process and waits until it is gone.
+func killWait(t testing.TB, pid int) {
+	t.Helper()
+	syscall.Kill(pid, syscall.SIGKILL)
+	eventually(t, "die", func() error {
+		if s := processState(pid); s != 0 && s != 'Z' {
+			return fmt.Errorf("process %d is %c", pid, s)
+		}
+		return nil
+	})
+}
+
+// pid is the agent's: the process that builds and ships for this front end.
+func (a *agent) pid(t testing.TB) int {
+	t.Helper()
+	return one(t, "agents", a.agents())
+}
+
+// agents are the agents with this front end's socket.
+func (a *agent) agents() []int {
+	var out []int
+	for _, pid := range a.p.m.agents() {
+		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+		if variable(strings.Split(string(b), "\x00"), "FAIRLEAD_AGENT") == variable(a.cmd.Env, "FAIRLEAD_AGENT") {
+			out = append(out, pid)
+		}
+	}
+	return out
+}
+
+func variable(env []string, name string) string {
+	v := ""
+	for _, kv := range env {
+		if s, ok := strings.CutPrefix(kv, name+"="); ok {
+			v = s
+		}
+	}
+	return v
 }
 
 // interrupt ends the agent as Ctrl-C does, and returns its exit code.

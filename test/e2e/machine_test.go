@@ -87,21 +87,41 @@ func newMachine(t testing.TB) *machine {
 		"XDG_RUNTIME_DIR="+m.run, "FAIRLEAD_PAYLOAD="+payload, "TMPDIR="+os.TempDir(), "GOTOOLCHAIN=local", "GOTELEMETRY=off")
 	m.env = append(m.env, goes...)
 	t.Cleanup(func() {
-		for _, pid := range m.processes() {
+		for _, pid := range append(m.agents(), m.processes()...) {
 			if t.Failed() {
 				fmt.Printf("%s: killing what is left: %d\n", t.Name(), pid)
 			}
 			syscall.Kill(pid, syscall.SIGKILL)
+		}
+		if t.Failed() {
+			log, _ := os.ReadFile(filepath.Join(m.state, "fairlead", "agent.log"))
+			fmt.Printf("%s: the agent's log:\n%s", t.Name(), log)
 		}
 		os.RemoveAll(root)
 	})
 	return m
 }
 
-// processes are all that have to do with this machine's folders: agents, supervisors, services and what they started.
+// agents are the background processes of this machine that front ends share.
+func (m *machine) agents() []int {
+	return m.having(func(pid int) bool { return isAgent(pid) })
+}
+
+func isAgent(pid int) bool {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	f := strings.Split(string(b), "\x00")
+	return executable(pid) == filepath.Base(fairlead) && len(f) > 1 && f[1] == "agent"
+}
+
+// processes are all that have to do with this machine's folders, but the agents: front ends, supervisors, services and
+// what they started. An agent stays for a minute, and is nobody's environment.
 func (m *machine) processes() []int {
+	return m.having(func(pid int) bool { return !isAgent(pid) })
+}
+
+func (m *machine) having(f func(pid int) bool) []int {
 	return processesWhere(func(pid int) bool {
-		if pid == os.Getpid() {
+		if pid == os.Getpid() || !f(pid) {
 			return false
 		}
 		for _, f := range []string{"environ", "cmdline"} {

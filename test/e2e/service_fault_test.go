@@ -159,7 +159,7 @@ func TestLogFlood(t *testing.T) {
 		sup := one(t, "supervisors", p.supervisors(t))
 		const limit = 200 << 20
 		watch := func() {
-			for what, pid := range map[string]int{"agent": a.cmd.Process.Pid, "supervisor": sup} {
+			for what, pid := range map[string]int{"agent": a.pid(t), "front end": a.cmd.Process.Pid, "supervisor": sup} {
 				if m := memory(pid); m > limit {
 					t.Errorf("the %s has %d MB", what, m>>20)
 				}
