@@ -32,7 +32,7 @@ race: ## the engines' tests under the race detector
 
 fuzz: ## each fuzz target for half a minute
 	@for p in $$($(GO) list ./...); do for f in $$($(GO) test -list '^Fuzz' $$p | grep ^Fuzz); do \
-	  echo "== $$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime 30s $$p || exit 1; done; done
+	  echo "== $$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime 30s -fuzzminimizetime 10x $$p || exit 1; done; done
 
 cluster: ## start the test cluster (or find it running); the last line is its kubeconfig
 	@cd test/cluster && $(GO) run ./cmd/cluster up

@@ -72,6 +72,9 @@ func (s *Server) handle(u Update) {
 	case u.Lost != nil:
 		s.lost(u.Lost)
 	case u.Agent != nil:
+		if u.Agent.PID != s.link.last.PID {
+			s.restarting = false
+		}
 		s.link.agent, s.link.problem, s.link.synced, s.link.seen = u.Agent, nil, false, map[string]bool{}
 	case u.Service != nil:
 		if s.link.seen != nil {
@@ -213,14 +216,15 @@ func (s *Server) ended(svc *service, now *api.Service) {
 // restartAgent ends the agent; being attached again is what Attach does.
 func (s *Server) restartAgent(ctx context.Context) error {
 	s.mu.Lock()
-	s.restarting = true // what this editor holds ends with the agent, and is wanted still
+	s.restarting = true // until the next: what this editor holds ends with the agent, and is wanted still
 	s.mu.Unlock()
-	defer func() {
+	err := s.agent.Restart(ctx)
+	if err != nil {
 		s.mu.Lock()
 		s.restarting = false
 		s.mu.Unlock()
-	}()
-	return s.agent.Restart(ctx)
+	}
+	return err
 }
 
 // tell shows, once, errors that have no place in a file and so might be missed.

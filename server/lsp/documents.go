@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"unicode/utf8"
 
 	"go.lsp.dev/protocol"
@@ -24,9 +25,10 @@ type document struct {
 	saved   text   // as it was saved last, which is what a build speaks of
 	edits   []edit // from there to text
 
-	once  sync.Once
-	entry entry // func main, once it was looked for
-	prior *span // where it was in the version before, moved along; nil if it is not known
+	once   sync.Once
+	looked atomic.Bool
+	entry  entry // func main, once it was looked for
+	prior  *span // where it was in the version before, moved along; nil if it is not known
 }
 
 const maxEdits = 100_000 // nobody types that much between two saves; what is said of the text is then left where it is

@@ -62,6 +62,8 @@ func TestLenses(t *testing.T) {
 			return m.Method == "window/showDocument" && strings.Contains(string(m.Params), `"uri":"http://127.0.0.1:8080/"`) && strings.Contains(string(m.Params), `"external":true`)
 		})
 	})
+	s.MS = 200
+	want("live again", "live in 200 ms", "Open in browser", "Logs", "Stop")
 	s.Phase, s.Problems = api.PhaseFailed, []api.Problem{{Code: "compile", Owner: "build", Message: "undefined: x", File: pkg + "/main.go", Line: 4, Column: 2}}
 	want("failed", "failed: main.go:4: undefined: x", "Open in browser", "Logs", "Stop")
 	s.Phase, s.Problems, s.Detail = api.PhaseLost, nil, "the network is unreachable"
@@ -232,6 +234,7 @@ func TestDiagnostics(t *testing.T) {
 
 	// Saved and built again: the same words are now about the text as it is saved.
 	e.notify("textDocument/didSave", map[string]any{"textDocument": map[string]any{"uri": u}})
+	e.lenses(u) // it has been read
 	s.Phase = api.PhaseBuilding
 	a.set(s)
 	s.Phase, s.Since = api.PhaseFailed, time.Unix(20, 0)
@@ -245,12 +248,14 @@ func TestDiagnostics(t *testing.T) {
 	at(6)
 	e.change(u, 7, change{Range: rng(6, 0, 6, 0), Text: "\tvar unused = \"a b\"\n"})
 	e.notify("textDocument/didSave", map[string]any{"textDocument": map[string]any{"uri": u}})
+	e.lenses(u)
 	s.Since = time.Unix(30, 0)
 	a.set(s)
 	e.diagnostics(u, "of the third build", func(p published) bool { return len(p.Diagnostics) == 1 && p.Diagnostics[0].Range == *rng(6, 5, 6, 11) })
 
 	// Problems that come after unsaved edits are about what was saved.
 	e.change(u, 8, change{Range: rng(0, 0, 0, 0), Text: "// head\n"})
+	e.lenses(u)
 	s.Since = time.Unix(40, 0)
 	a.set(s)
 	at(8, rng(7, 5, 7, 11))
@@ -513,14 +518,15 @@ func TestProgress(t *testing.T) {
 func TestSaved(t *testing.T) {
 	a := newFakeAgent(t)
 	e := startEditor(t, a)
-	dir := workspace(t, map[string]string{"main.go": mainGo})
+	dir := workspace(t, map[string]string{"main.go": mainGo, "early.go": mainGo})
 	if err := os.Symlink(dir, dir+"-link"); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.Remove(dir + "-link") })
 	e.initialize(dir, nil)
 	u := e.open(dir+"-link/main.go", mainGo)
-	e.notify("textDocument/didSave", map[string]any{"textDocument": map[string]any{"uri": u}}) // nothing runs: nobody is told
+	e.notify("textDocument/didSave", map[string]any{"textDocument": map[string]any{"uri": fileURI(dir + "/early.go")}}) // nothing runs: nobody is told
+	e.lenses(u)
 	a.set(orders(dir, api.PhaseLive))
 	if d := cmp.Diff([]string{"live", "Logs", "Stop"}, titles(e.lenses(u))); d != "" {
 		t.Errorf("through a symbolic link: %s", d)
@@ -605,10 +611,31 @@ func TestAgentLost(t *testing.T) {
 	a.services = map[string]*api.Service{}
 	a.mu.Unlock()
 	a.sync()
-	state("empty again", func(p servicesParams) bool { return p.Agent.Connected && len(p.Services) == 0 })
-	if n := len(a.runs); n != 2 {
-		t.Errorf("%d runs", n)
+	a.mu.Lock()
+	a.answer.Name = "other-1"
+	a.mu.Unlock()
+	if err := e.execute("fairlead.run", map[string]any{"dir": "/other"}); err != nil {
+		t.Fatalf("%+v", err)
 	}
+	e.must("fairlead/access", map[string]any{"name": "x"}, nil)
+	if d := cmp.Diff([]string{"run " + dir + " ", "run " + dir + " ", "run /other "}, a.calls); d != "" {
+		t.Error(d)
+	}
+
+	// Restarted from here: what the agent ends on its way out is wanted still.
+	if err := e.execute("fairlead.restartAgent", nil); err != nil {
+		t.Fatalf("%+v", err)
+	}
+	end = orders("/other", api.PhaseEnded)
+	end.Name = "other-1"
+	a.handle(Update{Update: api.Update{Service: &end}})
+	a.handle(Update{Lost: errTest})
+	a.mu.Lock()
+	a.info.PID = 103
+	a.calls = nil
+	a.mu.Unlock()
+	a.sync()
+	e.eventually("run again after the restart", func() bool { return a.said("run /other ") })
 
 	// Another version is said at once, with the way out.
 	e.mu.Lock()
@@ -616,4 +643,43 @@ func TestAgentLost(t *testing.T) {
 	e.mu.Unlock()
 	a.handle(Update{Lost: &api.Problem{Code: "agent-version", Message: "the agent that runs is of version 1", Hint: "stop what it runs"}})
 	e.eventually("restart", func() bool { return a.said("restart") })
+}
+
+// Folders come and go; what is below one that was reached by a symbolic link is named as the editor names it.
+func TestWorkspaceFolders(t *testing.T) {
+	a := newFakeAgent(t)
+	e := startEditor(t, a)
+	dir := workspace(t, map[string]string{"main.go": mainGo})
+	link := dir + "-link"
+	if err := os.Symlink(dir, link); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Remove(link) })
+	e.initialize(t.TempDir(), map[string]any{"workspaceFolders": nil})
+	if err := e.execute("fairlead.run", nil); err == nil || !strings.Contains(err.Message, "no folder is open") {
+		t.Errorf("%+v", err)
+	}
+	s := orders(dir, api.PhaseFailed)
+	s.Problems = []api.Problem{{Code: "compile", Owner: "build", Message: "m", File: dir + "/main.go", Line: 4, Column: 2}}
+	a.set(s)
+	e.diagnostics(fileURI(dir+"/main.go"), "by its own name", func(p published) bool { return len(p.Diagnostics) == 1 })
+	folders := func(added, removed []string) {
+		event := map[string]any{}
+		for name, uris := range map[string][]string{"added": added, "removed": removed} {
+			list := []any{}
+			for _, u := range uris {
+				list = append(list, map[string]any{"uri": u, "name": filepath.Base(u)})
+			}
+			event[name] = list
+		}
+		e.notify("workspace/didChangeWorkspaceFolders", map[string]any{"event": event})
+	}
+	folders([]string{fileURI(link), "untitled:x"}, nil)
+	e.diagnostics(fileURI(link+"/main.go"), "by the folder's name", func(p published) bool { return len(p.Diagnostics) == 1 })
+	e.diagnostics(fileURI(dir+"/main.go"), "not twice", func(p published) bool { return len(p.Diagnostics) == 0 })
+	if err := e.execute("fairlead.run", nil); err != nil || !a.said("run "+dir+" ") {
+		t.Errorf("%+v", err)
+	}
+	folders(nil, []string{fileURI(link)})
+	e.diagnostics(fileURI(dir+"/main.go"), "by its own name again", func(p published) bool { return len(p.Diagnostics) == 1 })
 }

@@ -19,59 +19,73 @@ type entry struct {
 // A file beyond this size is generated, and parsing it would be felt.
 const maxParse = 4 << 20
 
+var reClause = regexp.MustCompile(`(?m)^package[ \t]+main\b`)
+
 var reMain = regexp.MustCompile(`(?m)^func[ \t]+main[ \t]*\(`)
 
 // find looks for func main of package main. While the code is being typed and does not parse, it is where it was.
 func (d *document) find() entry {
 	d.once.Do(func() {
-		s := d.text.s
-		if !strings.Contains(s, "main") {
-			return
-		}
-		switch {
-		case len(s) > maxParse:
-			d.entry.main = regexp.MustCompile(`(?m)^package[ \t]+main\b`).MatchString(s)
-		default:
-			fset := token.NewFileSet()
-			f, err := parser.ParseFile(fset, d.path, s, parser.SkipObjectResolution|parser.ParseComments)
-			if f == nil {
-				return
-			}
-			d.entry.main = f.Name != nil && f.Name.Name == "main" && !ignored(f)
-			if !d.entry.main {
-				break
-			}
-			for _, decl := range f.Decls {
-				if fn, ok := decl.(*ast.FuncDecl); ok && fn.Recv == nil && fn.Name.Name == "main" {
-					d.entry.at = span{fset.Position(fn.Pos()).Offset, fset.Position(fn.Name.End()).Offset}
-					d.entry.is = true
-					return
-				}
-			}
-			if err == nil {
-				return // it has none, and that is sure
-			}
-		}
-		if !d.entry.main {
-			return
-		}
-		// The parser gives up where braces do not match; what looks like it at the beginning of a line is it, most likely.
-		if m := reMain.FindStringIndex(s); m != nil {
-			d.entry.at, d.entry.is = span{m[0], m[1] - 1}, true
-		} else if d.prior != nil && d.prior.end <= len(s) {
-			d.entry.at, d.entry.is = *d.prior, true
-		}
+		d.search()
+		d.looked.Store(true)
 	})
 	return d.entry
 }
 
-// known returns where func main is, as far as that was looked for.
-func (d *document) known() *span {
-	found := d.find()
-	if !found.is {
-		return nil
+func (d *document) search() {
+	s := d.text.s
+	if !strings.Contains(s, "main") {
+		return
 	}
-	return &found.at
+	// Most files are of other packages, which their first line says.
+	if f, err := parser.ParseFile(token.NewFileSet(), d.path, s, parser.PackageClauseOnly); err == nil && f.Name.Name != "main" {
+		return
+	}
+	switch {
+	case len(s) > maxParse:
+		d.entry.main = reClause.MatchString(s)
+	default:
+		fset := token.NewFileSet()
+		f, err := parser.ParseFile(fset, d.path, s, parser.SkipObjectResolution|parser.ParseComments)
+		if f == nil {
+			return
+		}
+		d.entry.main = f.Name != nil && f.Name.Name == "main" && !ignored(f)
+		if !d.entry.main {
+			break
+		}
+		for _, decl := range f.Decls {
+			if fn, ok := decl.(*ast.FuncDecl); ok && fn.Recv == nil && fn.Name.Name == "main" {
+				d.entry.at = span{fset.Position(fn.Pos()).Offset, fset.Position(fn.Name.End()).Offset}
+				d.entry.is = true
+				return
+			}
+		}
+		if err == nil {
+			return // it has none, and that is sure
+		}
+	}
+	if !d.entry.main {
+		return
+	}
+	// The parser gives up where braces do not match; what looks like it at the beginning of a line is it, most likely.
+	if m := reMain.FindStringIndex(s); m != nil {
+		d.entry.at, d.entry.is = span{m[0], m[1] - 1}, true
+	} else if d.prior != nil && d.prior.end <= len(s) {
+		d.entry.at, d.entry.is = *d.prior, true
+	}
+}
+
+// known returns where func main is, as far as that was looked for already: it is asked for at every keystroke.
+func (d *document) known() *span {
+	switch {
+	case !d.looked.Load():
+		return d.prior
+	case d.entry.is:
+		at := d.entry.at
+		return &at
+	}
+	return nil
 }
 
 // ignored says whether a file is kept out of every build, as programs are that are run by hand.

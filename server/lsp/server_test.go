@@ -1,9 +1,11 @@
 package lsp
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -105,6 +107,7 @@ func TestMalformed(t *testing.T) {
 		"a bomb's length":          func() { e.raw("Content-Length: 99999999999999999999\r\n\r\n") },
 		"a header without end":     func() { e.raw(strings.Repeat("x", 100_000) + "\r\n\r\n") },
 		"text":                     func() { e.raw("hello\n\n") },
+		"a header of bad UTF-8":    func() { e.raw("\xff\xff\xff\xffContent-Length:\r\n\r\n") },
 		"strings of bad UTF-8":     func() { frame("{\"jsonrpc\":\"2.0\",\"method\":\"a\xff\xfe\"}") },
 		"deep nesting":             func() { frame(strings.Repeat(`{"a":`, 20000) + "1" + strings.Repeat("}", 20000)) },
 	} {
@@ -134,14 +137,21 @@ func TestBomb(t *testing.T) {
 	dir := workspace(t, nil)
 	e.initialize(dir, nil)
 	u := e.open(dir+"/main.go", mainGo)
+	e.lenses(u)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
 	const size = maxMessage + 10
 	e.raw(fmt.Sprintf("Content-Length: %d\r\n\r\n", size))
-	chunk := strings.Repeat(" ", 1<<20)
+	chunk := bytes.Repeat([]byte(" "), 1<<20)
 	for left := size; left > 0; left -= len(chunk) {
-		e.raw(chunk[:min(left, len(chunk))])
+		e.in.Write(chunk[:min(left, len(chunk))])
 	}
 	if got := e.lenses(u); len(got) != 1 {
 		t.Errorf("%d lenses", len(got))
+	}
+	runtime.ReadMemStats(&after)
+	if took := after.TotalAlloc - before.TotalAlloc; took > 16<<20 {
+		t.Errorf("%d MB were taken", took>>20)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -96,6 +97,8 @@ func (b *border) next() ([]byte, error) {
 	return body.Bytes(), nil
 }
 
+var reLength = regexp.MustCompile(`(?i)content-length:`)
+
 // header reads up to the blank line and returns the length, or -1 if there was none that can be used.
 func (b *border) header() (int64, error) {
 	length, size, bad := int64(-1), 0, false
@@ -121,8 +124,8 @@ func (b *border) header() (int64, error) {
 			bad = true
 		}
 		// After text that was no header, the next header may follow on the same line.
-		if i := strings.Index(strings.ToLower(text), "content-length:"); i >= 0 {
-			n, err := strconv.ParseInt(strings.TrimSpace(text[i+len("content-length:"):]), 10, 64)
+		if m := reLength.FindStringIndex(text); m != nil {
+			n, err := strconv.ParseInt(strings.TrimSpace(text[m[1]:]), 10, 64)
 			if err != nil || n <= 0 {
 				bad = true
 				continue

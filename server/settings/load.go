@@ -92,7 +92,7 @@ func Load(opts Options) (*Loaded, []*api.Problem) {
 		n := r.parse(data)
 		r.top(n, &rep, &l.Settings)
 		l.Services = slices.Sorted(maps.Keys(rep.Services))
-		l.Service = chooseService(&rep, l.Services, opts.Service, dir)
+		l.Service = chooseService(&rep, l.Services, opts.Service, dir, mainFlag(opts.Flags, dir))
 		if l.Service == "" && opts.Service != "" && len(l.Services) > 0 {
 			fail(unknownService(name, opts.Service, l.Services))
 		}
@@ -192,9 +192,19 @@ func fileExists(name string) bool {
 	return err == nil && st.Mode().IsRegular()
 }
 
-// chooseService picks an entry of services: the one that is named, or the only one whose main package (without one,
-// whose name) fits the folder.
-func chooseService(f *file, names []string, want, dir string) string {
+// mainFlag is the main package that a flag names, as the file's entries have theirs, or "".
+func mainFlag(flags []Flag, dir string) string {
+	for _, f := range flags {
+		if f.Key == "main" && len(f.Values) == 1 {
+			return (&reader{base: dir}).mainPath(f.Values[0])
+		}
+	}
+	return ""
+}
+
+// chooseService picks an entry of services: the one that is named, the one with the main package that was asked for, or
+// the only one whose main package (without one, whose name) fits the folder.
+func chooseService(f *file, names []string, want, dir, main string) string {
 	if want != "" {
 		if slices.Contains(names, want) {
 			return want
@@ -202,6 +212,18 @@ func chooseService(f *file, names []string, want, dir string) string {
 		return ""
 	}
 	found := ""
+	for _, name := range names {
+		if main != "" && f.Services[name].Main == main {
+			if found != "" {
+				found = ""
+				break
+			}
+			found = name
+		}
+	}
+	if found != "" {
+		return found
+	}
 	for _, name := range names {
 		main := f.Services[name].Main
 		fits := main == "" && filepath.Base(dir) == name || filepath.IsAbs(main) && (within(main, dir) || within(dir, main))

@@ -448,3 +448,48 @@ func TestNearest(t *testing.T) {
 		}
 	}
 }
+
+// From the repository's root several services fit; the main package that is asked for says which.
+func TestServiceOfMain(t *testing.T) {
+	dir := write(t, ".git", "/", "cmd/orders-api/x.go", "", "cmd/pay/x.go", "",
+		"fairlead.yaml", "services:\n  orders:\n    main: ./cmd/orders-api\n    port: 1\n  pay:\n    main: ./cmd/pay\n    port: 2\n")
+	for main, want := range map[string]string{"": "", "./cmd/orders-api": "orders", "./cmd/pay": "pay", "./cmd": ""} {
+		o := Options{Dir: dir, User: "-"}
+		if main != "" {
+			o.Flags = []Flag{{Name: "--main", Key: "main", Values: []string{main}}}
+		}
+		if l, _ := Load(o); l.Service != want {
+			t.Errorf("%q: %q, want %q", main, l.Service, want)
+		}
+	}
+}
+
+func TestKeys(t *testing.T) {
+	names := func(path ...string) string {
+		var out []string
+		for _, k := range Keys(path...) {
+			if k.Doc == "" || k.Kind == "" {
+				t.Errorf("%v.%s is not documented", path, k.Name)
+			}
+			out = append(out, k.Name)
+		}
+		return strings.Join(out, " ")
+	}
+	for path, want := range map[string]string{
+		"build":                 "flags tags env",
+		"sync":                  "from to ignore",
+		"services orders watch": "ignore rest",
+		"env":                   "",
+		"services":              "",
+		"grace":                 "",
+		"nothing":               "",
+		"build flags":           "",
+	} {
+		if got := names(strings.Fields(path)...); got != want {
+			t.Errorf("%s: %q, want %q", path, got, want)
+		}
+	}
+	if top, service := names(), names("services", "orders"); top != "version "+service+" services" {
+		t.Errorf("%q, %q", top, service)
+	}
+}

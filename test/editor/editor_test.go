@@ -45,12 +45,34 @@ func script(name string) string {
 	return filepath.Join(filepath.Dir(file), name)
 }
 
-// loop runs an editor with its script in a new service's folder, on a machine that nobody has used before.
+// loop runs an editor with its script in a new service's folder.
 func loop(t *testing.T, editor string, args ...string) {
 	bin, err := exec.LookPath(editor)
 	if err != nil {
-		skip(t, editor+" is not installed (apt-get install neovim emacs-nox elpa-eglot)")
+		skip(t, editor+" is not installed (apt-get install neovim emacs-nox elpa-eglot curl)")
 	}
+	m := newMachine(t)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, bin, args...)
+	cmd.Dir, cmd.Env, cmd.WaitDelay = m.dir, m.env, 5*time.Second
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err = cmd.Run()
+	t.Logf("%s:\n%s", editor, out.String())
+	if err != nil || !strings.Contains(out.String(), "PASS") {
+		t.Fatal(fmt.Errorf("%s: %w", editor, err))
+	}
+}
+
+// machine is one that nobody has used before, with a service in dir that listens on port.
+type machine struct {
+	program, dir, port string
+	env                []string
+}
+
+func newMachine(t *testing.T) machine {
+	t.Helper()
 	program := os.Getenv("FAIRLEAD_TEST_BIN")
 	if program == "" {
 		if program = filepath.Join(script("../.."), "bin", "fairlead"); !exists(program) {
@@ -63,8 +85,8 @@ func loop(t *testing.T, editor string, args ...string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(home) })
-	dir := filepath.Join(home, "hello")
-	for name, text := range map[string]string{"hello/go.mod": "module example.com/hello\n\ngo 1.24\n", "hello/main.go": strings.Replace(service, "PORT", freePort(t), 1), "run/x": ""} {
+	m := machine{program: program, dir: filepath.Join(home, "hello"), port: freePort(t)}
+	for name, text := range map[string]string{"hello/go.mod": "module example.com/hello\n\ngo 1.24\n", "hello/main.go": strings.Replace(service, "PORT", m.port, 1), "run/x": ""} {
 		p := filepath.Join(home, name)
 		if err := os.MkdirAll(filepath.Dir(p), 0o700); err != nil {
 			t.Fatal(err)
@@ -73,19 +95,17 @@ func loop(t *testing.T, editor string, args ...string) {
 			t.Fatal(err)
 		}
 	}
-	env := append(os.Environ(), "HOME="+home, "XDG_RUNTIME_DIR="+filepath.Join(home, "run"), "XDG_STATE_HOME="+filepath.Join(home, "state"), "XDG_CONFIG_HOME="+filepath.Join(home, "config"),
+	m.env = append(os.Environ(), "HOME="+home, "XDG_RUNTIME_DIR="+filepath.Join(home, "run"), "XDG_STATE_HOME="+filepath.Join(home, "state"), "XDG_CONFIG_HOME="+filepath.Join(home, "config"),
 		"XDG_CACHE_HOME="+filepath.Join(home, "cache"), "FAIRLEAD="+program, "GOFLAGS=-mod=mod", "GOPROXY=off")
 	for _, name := range []string{"GOCACHE", "GOMODCACHE", "GOPATH"} { // of the real home
 		out, err := exec.Command("go", "env", name).Output()
 		if err != nil {
 			t.Fatal(err)
 		}
-		env = append(env, name+"="+strings.TrimSpace(string(out)))
+		m.env = append(m.env, name+"="+strings.TrimSpace(string(out)))
 	}
 	t.Cleanup(func() {
-		cmd := exec.Command(program, "agent", "stop", "--force")
-		cmd.Env = env
-		if out, err := cmd.CombinedOutput(); err != nil {
+		if out, err := m.fairlead("agent", "stop", "--force"); err != nil {
 			t.Logf("end the agent: %v %s", err, out)
 		}
 		if t.Failed() {
@@ -93,17 +113,14 @@ func loop(t *testing.T, editor string, args ...string) {
 			t.Logf("agent.log:\n%s", b)
 		}
 	})
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, bin, args...)
-	cmd.Dir, cmd.Env, cmd.WaitDelay = dir, env, 5*time.Second
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	err = cmd.Run()
-	t.Logf("%s:\n%s", editor, out.String())
-	if err != nil || !strings.Contains(out.String(), "PASS") {
-		t.Fatal(fmt.Errorf("%s: %w", editor, err))
-	}
+	return m
+}
+
+func (m machine) fairlead(args ...string) (string, error) {
+	cmd := exec.Command(m.program, args...)
+	cmd.Dir, cmd.Env = m.dir, m.env
+	out, err := cmd.CombinedOutput()
+	return string(out), err
 }
 
 // freePort finds one that the service listens on every time.
