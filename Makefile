@@ -24,6 +24,9 @@ demo: build ## the main job on the embedded default, by itself: run, edit, live
 test: ## every test (with the real cluster where this machine can have it)
 	$(GO) run ./test/run
 
+pictures: ## docs/images: the README's pictures, made by the tests of the editors
+	FAIRLEAD_TEST_PICTURES=1 $(GO) run ./test/run -only build,cluster,editors
+
 race: ## the engines' tests under the race detector
 	$(GO) test -race ./api ./bridge ./syncer/... ./server/...
 
@@ -53,4 +56,4 @@ generate: ## what is made from comments: settings.md, the JSON schema, the edito
 clean: ## remove what build made
 	rm -rf bin dist editors/vscode/bin editors/vscode/dist editors/vscode/out bridge/payload/files/*.zst bridge/payload/files/*.sum
 
-.PHONY: help build payload vsix demo test race fuzz cluster cluster-down bench-edit bench-lsp bench-logs generate clean
+.PHONY: help build payload vsix demo test race fuzz cluster cluster-down bench-edit bench-lsp bench-logs generate pictures clean

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -308,10 +309,14 @@ func (s *state) phase() (api.Phase, string) {
 func (s *state) first(key string) string {
 	for _, p := range s.problems[key] {
 		if isError(&p) {
-			if p.File != "" {
-				return filepath.Base(p.File) + ": " + oneLine(p.Message)
+			if p.File == "" {
+				return oneLine(p.Message)
 			}
-			return oneLine(p.Message)
+			at := filepath.Base(p.File)
+			if p.Line != 0 {
+				at += ":" + strconv.Itoa(p.Line)
+			}
+			return at + ": " + oneLine(p.Message)
 		}
 	}
 	return ""

@@ -68,6 +68,15 @@ local ok, err = xpcall(function()
   wait('cleared', function() return #diagnostics() == 0 end)
   say('mended')
 
+  -- The service panics: the diagnostic is on the line of ours that did it, until the save that mends it.
+  line = replace('"three"', 'func() string { go func() { panic("boom") }(); select {} }()')
+  d = wait('panic', function() vim.fn.system({ 'curl', '-s', '--max-time', '1', url }); return diagnostics()[1] end)
+  assert(d.lnum == line and d.message:find('boom'), vim.inspect(d))
+  say('panic %d:%d %s; lenses: %s', d.lnum + 1, d.col + 1, d.message:gsub('\n', ' | '), lenses())
+  replace('func() string { go func() { panic("boom") }(); select {} }()', '"four"')
+  wait('four', function() return get() == 'four' end)
+  wait('cleared', function() return #diagnostics() == 0 end)
+
   vim.ui.select = function(items, opts, on)
     for i, item in ipairs(items) do
       if opts.format_item(item):find('Stop') then return on(item, i) end

@@ -5,11 +5,13 @@ package main
 import (
 	"bytes"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 )
@@ -22,6 +24,17 @@ var platforms = []string{"linux/amd64", "linux/arm64", "darwin/amd64", "darwin/a
 var slow = []string{"fairlead.dev/bridge/kube", "fairlead.dev/test/e2e", "fairlead.dev/test/editor"}
 
 func main() {
+	only := flag.String("only", "", "`names` of the steps to run, separated by commas; empty means all")
+	onlyInstall := flag.Bool("install", false, "install what the editors' tests need, and run nothing")
+	flag.Parse()
+	if *onlyInstall {
+		if err := install(); err != nil {
+			fmt.Println("FAILED to install:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	wanted := strings.Split(*only, ",")
 	start := time.Now()
 	r := &runner{ci: os.Getenv("CI") == "true", env: os.Environ()}
 	for _, s := range []struct {
@@ -35,8 +48,12 @@ func main() {
 		{"tests", r.tests},
 		{"tests of the cluster module", r.clusterTests},
 		{"tests of the fixture", r.fixture},
+		{"editors", r.editors},
 		{"platforms", r.cross},
 	} {
+		if *only != "" && !slices.Contains(wanted, s.name) {
+			continue
+		}
 		t := time.Now()
 		fmt.Printf("== %s\n", s.name)
 		if err := s.do(); err != nil {
@@ -175,13 +192,17 @@ func (r *runner) clusterTests() error {
 	return r.goRun("test/cluster", "test", "./...")
 }
 
-func (r *runner) has(name string) bool {
+func (r *runner) has(name string) bool { return r.value(name) != "" }
+
+// value is a variable's of the environment that tests get: the last one counts.
+func (r *runner) value(name string) string {
+	v := ""
 	for _, kv := range r.env {
-		if strings.HasPrefix(kv, name+"=") {
-			return true
+		if rest, ok := strings.CutPrefix(kv, name+"="); ok {
+			v = rest
 		}
 	}
-	return false
+	return v
 }
 
 func (r *runner) fixture() error { return r.goRun("test/fixture/shop", "test", "./...") }

@@ -20,7 +20,9 @@ export class StatusBar implements vscode.Disposable {
     item.text = s.text;
     item.accessibilityInformation = { label: s.label, role: 'button' };
     item.backgroundColor = s.tone === 'plain' ? undefined : new vscode.ThemeColor(`statusBarItem.${s.tone}Background`);
-    item.command = client.state.state === 'untrusted' ? 'workbench.trust.manage' : 'fairlead.showActions';
+    // Where nothing runs a click runs it: from an opened folder to a live service is one action.
+    const idle = client.running && client.services.agent.connected && client.services.services.length === 0;
+    item.command = client.state.state === 'untrusted' ? 'workbench.trust.manage' : idle ? 'fairlead.run' : 'fairlead.showActions';
     item.tooltip = this.tooltip(path);
   }
 

@@ -136,7 +136,7 @@ export function status(client: Client, all: Services, file: string | undefined):
     return p ? make('debug-disconnect', short(`Fairlead: no agent: ${p.message}`), 'warning') : make('loading~spin', 'Fairlead: starting agent');
   }
   const s = shown(all.services, file);
-  if (!s) return make('rocket', 'Fairlead');
+  if (!s) return make('run', 'Fairlead: run');
   const more = all.services.length > 1 ? ` (+${all.services.length - 1})` : '';
   return make(icon(s), short(`${s.service}: ${phaseText(s)}`) + more, tone(s));
 }

@@ -15,7 +15,7 @@ test('the status bar', () => {
     ['crashed', { state: 'crashed', reason: 'no such file' }, all(), '$(error) Fairlead: no such file', 'error'],
     ['the agent is on its way', running, { agent: { connected: false }, services: [] }, '$(loading~spin) Fairlead: starting agent', 'plain'],
     ['no agent', running, { agent: { connected: false, problem: { code: 'x', message: 'another version' } }, services: [] }, '$(debug-disconnect) Fairlead: no agent: another version', 'warning'],
-    ['nothing runs', running, all(), '$(rocket) Fairlead', 'plain'],
+    ['nothing runs', running, all(), '$(run) Fairlead: run', 'plain'],
     ['opening', running, all(service({ phase: 'opening', detail: 'pulling the image' })), '$(loading~spin) orders: opening: pulling the image', 'plain'],
     ['building', running, all(service({ phase: 'building' })), '$(loading~spin) orders: building', 'plain'],
     ['shipping', running, all(service({ phase: 'shipping' })), '$(loading~spin) orders: shipping', 'plain'],

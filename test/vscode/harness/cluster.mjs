@@ -1,0 +1,56 @@
+// The test cluster as its administrator, through its API: kubectl is not on every machine.
+import fs from 'node:fs';
+import https from 'node:https';
+import { cluster } from './machine.mjs';
+import { eventually } from './wait.mjs';
+
+const ours = 'labelSelector=fairlead.dev%2Fenvironment';
+
+/** Namespace is one that goes with the test. */
+export class Namespace {
+	static async create(machine) {
+		const text = fs.readFileSync(cluster.kubeconfig, 'utf8');
+		const member = (name) => text.match(new RegExp(`${name}: *"?([^\\s"]+)`))?.[1];
+		const data = (name) => Buffer.from(member(name), 'base64');
+		const n = new Namespace();
+		n.server = member('server');
+		n.tls = { ca: data('certificate-authority-data'), cert: data('client-certificate-data'), key: data('client-key-data') };
+		const made = await n.call('POST', '/api/v1/namespaces', { metadata: { generateName: 'vscode-', labels: { 'pod-security.kubernetes.io/enforce': 'restricted' } } });
+		n.name = made.metadata.name;
+		machine.cleanup(() => n.call('DELETE', `/api/v1/namespaces/${n.name}`, { gracePeriodSeconds: 0 }));
+		return n;
+	}
+
+	call(method, path, body) {
+		return new Promise((done, no) => {
+			const req = https.request(this.server + path, { method, ...this.tls, headers: { 'Content-Type': 'application/json' } }, (res) => {
+				let text = '';
+				res.setEncoding('utf8').on('data', (d) => { text += d; }).on('end', () => {
+					const answer = JSON.parse(text);
+					if (res.statusCode < 300) done(answer);
+					else no(new Error(`${method} ${path}: ${answer.message}`));
+				}).on('error', no);
+			}).on('error', no);
+			req.end(body && JSON.stringify(body));
+		});
+	}
+
+	/** pods are the environment's, those that are going left out. */
+	async pods() {
+		const l = await this.call('GET', `/api/v1/namespaces/${this.name}/pods?${ours}`);
+		return l.items.filter((p) => !p.metadata.deletionTimestamp);
+	}
+
+	deletePod(pod) { return this.call('DELETE', `/api/v1/namespaces/${this.name}/pods/${pod.metadata.name}`, { gracePeriodSeconds: 0 }); }
+
+	/** wantNothing waits until no object of Fairlead's is left. */
+	wantNothing() {
+		return eventually('nothing of the environment is left', async () => {
+			for (const kind of ['api/v1/namespaces/NS/pods', 'api/v1/namespaces/NS/secrets', 'apis/apps/v1/namespaces/NS/deployments']) {
+				const l = await this.call('GET', `/${kind.replace('NS', this.name)}?${ours}`);
+				if (l.items.length) throw new Error(`${l.items.map((o) => o.metadata.name)} (${kind})`);
+			}
+			return true;
+		});
+	}
+}

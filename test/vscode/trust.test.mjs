@@ -1,0 +1,34 @@
+import assert from 'node:assert/strict';
+import { Fairlead } from './harness/fairlead.mjs';
+import { writeService } from './harness/service.mjs';
+import { onMachine } from './harness/test.mjs';
+import { freePort } from './harness/wait.mjs';
+import { CodeServer, Workbench } from './harness/workbench.mjs';
+
+onMachine('an untrusted folder', 'trust', async (m, step) => {
+	const dir = m.path('greeter');
+	// What a stranger's repository could bring: a path to a program of its own.
+	writeService(dir, { port: await freePort(), files: { '.vscode/settings.json': `{"fairlead.path": "${dir}/evil.sh"}`, 'evil.sh': `#!/bin/sh\ntouch ${dir}/evil-ran\n` } });
+	const wb = await Workbench.open(m, await CodeServer.start(m, { restrict: true, extra: { 'fairlead.openBrowser': 'never' } }), dir);
+	const f = new Fairlead(wb);
+	const ours = () => m.processes().filter((p) => /fairlead|evil/.test(`${p.exe} ${p.argv.slice(0, 3).join(' ')}`) && !p.cmdline.includes('code-server'));
+
+	await step('nothing is run before trust is granted', async () => {
+		await wb.openFile('main.go');
+		await f.state(/restricted/);
+		assert.equal(await f.runButton.count(), 0);
+		// The editor is at rest: what would have been started by now has been.
+		await wb.goTo(3);
+		assert.deepEqual(ours().map((p) => p.argv), []);
+		await wb.shot('restricted');
+	});
+	await step('with trust it works', async () => {
+		await f.status.locator('a').click();
+		await wb.page.locator('.workspace-trust-editor .monaco-button', { hasText: 'Trust' }).first().click();
+		await wb.page.locator('.monaco-modal-editor-block .codicon-close').last().click(); // it lies over the window
+		await wb.page.locator('.workspace-trust-editor').waitFor({ state: 'detached' });
+		await f.state('Fairlead: run');
+		await f.runButton.click();
+		await f.state(/greeter: live/);
+	});
+});
