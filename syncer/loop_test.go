@@ -319,3 +319,68 @@ func TestLoopDiskFull(t *testing.T) {
 		}
 	})
 }
+
+// A canceled build is not begun again until the next change, and what ran goes on running.
+func TestLoopCancelBuild(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bench) {
+		b.settle()
+		b.loop.Changed(Change{Build: true, Saved: time.Now()})
+		time.Sleep(300 * time.Millisecond)
+		b.loop.CancelBuild()
+		b.settle()
+		if b.builds != 2 || len(b.generations()) != 1 {
+			t.Fatalf("%d builds, generations %v", b.builds, b.generations())
+		}
+		b.mu.Lock()
+		last, ok := b.events[len(b.events)-1].(*api.BuildEvent)
+		b.mu.Unlock()
+		if !ok || !last.Canceled {
+			t.Fatalf("%+v", last)
+		}
+		b.loop.CancelBuild() // of nothing
+		b.settle()
+		b.loop.Changed(Change{Build: true, Saved: time.Now()})
+		b.settle()
+		if b.builds != 3 || len(b.generations()) != 2 {
+			t.Fatalf("%d builds, generations %v", b.builds, b.generations())
+		}
+	})
+}
+
+// slowPod takes a minute to be sent anything.
+type slowPod struct{ *fakePod }
+
+func (p slowPod) Stage(ctx context.Context, blob api.Blob, r io.Reader) error {
+	select {
+	case <-time.After(time.Minute):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return p.fakePod.Stage(ctx, blob, r)
+}
+
+// A canceled transfer is not tried again, not after a reconnect either; the next change's is.
+func TestLoopCancelTransfer(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bench) {
+		b.loop.cfg.Pod = slowPod{b.pod}
+		time.Sleep(10 * time.Second)
+		b.loop.CancelTransfer()
+		synctest.Wait()
+		b.loop.Resync()
+		time.Sleep(5 * time.Minute)
+		if g := b.generations(); len(g) != 0 {
+			t.Fatalf("generations %v", g)
+		}
+		b.mu.Lock()
+		last, ok := b.events[len(b.events)-1].(*api.ProblemEvent)
+		b.mu.Unlock()
+		if !ok || last.Code != CodeTransferCanceled {
+			t.Fatalf("%+v", last)
+		}
+		b.loop.Changed(Change{Build: true, Saved: time.Now()})
+		time.Sleep(5 * time.Minute)
+		if g := b.generations(); len(g) != 1 {
+			t.Fatalf("generations %v", g)
+		}
+	})
+}
