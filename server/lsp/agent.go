@@ -70,6 +70,9 @@ func (s *Server) handle(u Update) {
 	defer s.mu.Unlock()
 	switch {
 	case u.Lost != nil:
+		if before := s.link.problem; before != nil && before.Message == problemOf(u.Lost).Message {
+			return // tried again, with the same outcome
+		}
 		s.lost(u.Lost)
 	case u.Agent != nil:
 		if u.Agent.PID != s.link.last.PID {
