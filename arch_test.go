@@ -36,7 +36,7 @@ var edges = map[string][]string{
 	"cmd/fairlead-pod":              {"api", "bridge", "syncer/supervisor", "syncer/supervisor/delve"},
 	"test/bench/edit":               {"api"},
 	"test/demo":                     {"api"},
-	"test/e2e":                      {},
+	"test/e2e":                      {"api", "server/client"},
 	"test/run":                      {},
 	"cmd/fairlead-pod/without/ebpf": {},
 }
