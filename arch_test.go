@@ -40,7 +40,7 @@ var edges = map[string][]string{
 	"test/bench/logs":               {"api", "bridge", "bridge/kube", "bridge/local", "bridge/payload", "server", "server/journal", "syncer/build"},
 	"test/demo":                     {"api"},
 	"test/editor":                   {},
-	"test/e2e":                      {},
+	"test/e2e":                      {"api", "server/client"},
 	"test/run":                      {},
 	"cmd/fairlead-pod/without/ebpf": {},
 }

@@ -26,7 +26,7 @@ type fakePod struct {
 
 	offers, stages int
 	deaf           bool          // it takes no file that is not named
-	slow           time.Duration // what it needs for one
+	slow           time.Duration // that staging takes
 }
 
 func (p *fakePod) fail() error {
@@ -43,10 +43,17 @@ func (p *fakePod) Status(context.Context) (api.Status, error) {
 	return p.st, p.fail()
 }
 
-func (p *fakePod) Stage(_ context.Context, b api.Blob, r io.Reader) error {
+func (p *fakePod) Stage(ctx context.Context, b api.Blob, r io.Reader) error {
 	io.Copy(io.Discard, r)
-	if b.Digest == "" {
-		time.Sleep(p.slow)
+	p.mu.Lock()
+	slow := p.slow
+	p.mu.Unlock()
+	if slow > 0 {
+		select {
+		case <-time.After(slow):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -347,22 +354,12 @@ func TestLoopCancelBuild(t *testing.T) {
 	})
 }
 
-// slowPod takes a minute to be sent anything.
-type slowPod struct{ *fakePod }
-
-func (p slowPod) Stage(ctx context.Context, blob api.Blob, r io.Reader) error {
-	select {
-	case <-time.After(time.Minute):
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	return p.fakePod.Stage(ctx, blob, r)
-}
-
 // A canceled transfer is not tried again, not after a reconnect either; the next change's is.
 func TestLoopCancelTransfer(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bench) {
-		b.loop.cfg.Pod = slowPod{b.pod}
+		b.pod.mu.Lock()
+		b.pod.slow = time.Minute
+		b.pod.mu.Unlock()
 		time.Sleep(10 * time.Second)
 		b.loop.CancelTransfer()
 		synctest.Wait()
