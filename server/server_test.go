@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -79,6 +80,50 @@ func TestRecords(t *testing.T) {
 		if _, err := r.Load("shop-1"); err == nil {
 			t.Errorf("%s: the record was taken", name)
 		}
+	}
+}
+
+// A service that has another port at each start keeps its address; one with fixed numbers keeps them apart.
+func TestTunnelMoves(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var mu sync.Mutex
+	var asked []int
+	tun := newTunnels(map[int]int{40001: 0}, func(_ context.Context, port int) (net.Conn, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		asked = append(asked, port)
+		return nil, io.EOF
+	})
+	defer tun.wait()
+	defer cancel()
+	first, err := tun.open(ctx, 40002)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if tun.move(40003, 40004) {
+		t.Error("a port that is not known was moved")
+	}
+	if !tun.move(40002, 40005) {
+		t.Fatal("not moved")
+	}
+	if n, err := tun.open(ctx, 40005); err != nil || n != first {
+		t.Fatalf("%d %v, want %d", n, err, first)
+	}
+	c, err := net.DialTCP("tcp", nil, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: first})
+	if err != nil {
+		t.Fatal(err)
+	}
+	io.Copy(io.Discard, c) // until it is closed: the far end cannot be reached
+	mu.Lock()
+	if len(asked) != 1 || asked[0] != 40005 {
+		t.Errorf("dialled %v", asked)
+	}
+	mu.Unlock()
+	if _, err := tun.open(ctx, 40006); err != nil {
+		t.Fatal(err)
+	}
+	if tun.move(40005, 40006) {
+		t.Error("moved onto a port that has a tunnel")
 	}
 }
 

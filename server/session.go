@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -466,10 +467,26 @@ func (s *Session) crash(g api.Generation, c *crash.Crash) {
 	s.emit(&api.ProblemEvent{Header: api.Header{Type: api.KindProblem, Generation: g}, Problem: *p})
 }
 
+// moveMain lets the tunnel of the main port go along where the service has another one at each start. It returns the port
+// that has no tunnel any more, or 0.
+func (s *Session) moveMain(ports []api.Port) int {
+	old := s.keep.get().Main
+	if old == 0 || slices.ContainsFunc(ports, func(p api.Port) bool { return p.Port == old }) {
+		return 0
+	}
+	for _, p := range ports {
+		if p.Main && s.tun.move(old, p.Port) {
+			return old
+		}
+	}
+	return 0
+}
+
 // listening opens the tunnels to the service's ports, and tells that the generation answers.
 func (s *Session) listening(ctx context.Context, l *api.ListeningEvent) {
 	url, main := "", 0
 	ports := []api.Forward{}
+	moved := s.moveMain(l.Ports)
 	for _, p := range l.Ports {
 		n, err := s.tun.open(ctx, p.Port)
 		if err != nil {
@@ -504,6 +521,7 @@ func (s *Session) listening(ctx context.Context, l *api.ListeningEvent) {
 	}
 	s.keep.change(func(r *Record) {
 		r.URL, r.Main = url, main
+		delete(r.Ports, moved)
 		for k, v := range s.tun.known() {
 			r.Ports[k] = v
 		}

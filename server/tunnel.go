@@ -7,6 +7,7 @@ import (
 	"net"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -21,21 +22,27 @@ type tunnels struct {
 	// prefer maps a port of the service to the one it had here before.
 	prefer map[int]int
 
-	mu    sync.Mutex
-	local map[int]int // the service's port to ours
-	wg    sync.WaitGroup
+	mu     sync.Mutex
+	byPort map[int]*tunnel // by the service's port
+	wg     sync.WaitGroup
+}
+
+// tunnel is a listener here and the service's port that it leads to.
+type tunnel struct {
+	local int
+	port  atomic.Int32
 }
 
 func newTunnels(prefer map[int]int, dial func(ctx context.Context, port int) (net.Conn, error)) *tunnels {
-	return &tunnels{dial: dial, prefer: prefer, local: map[int]int{}}
+	return &tunnels{dial: dial, prefer: prefer, byPort: map[int]*tunnel{}}
 }
 
 // open makes the tunnel to a port of the service, or finds it, and returns its port here. It is closed when ctx ends.
 func (t *tunnels) open(ctx context.Context, port int) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if n, ok := t.local[port]; ok {
-		return n, nil
+	if tn, ok := t.byPort[port]; ok {
+		return tn.local, nil
 	}
 	// The port it had before, then the service's own number, then any.
 	var ln net.Listener
@@ -51,8 +58,9 @@ func (t *tunnels) open(ctx context.Context, port int) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("open a local port for the service's port %d: %w", port, err)
 	}
-	n := ln.Addr().(*net.TCPAddr).Port
-	t.local[port] = n
+	tn := &tunnel{local: ln.Addr().(*net.TCPAddr).Port}
+	tn.port.Store(int32(port))
+	t.byPort[port] = tn
 	stop := context.AfterFunc(ctx, func() { ln.Close() })
 	t.wg.Go(func() {
 		defer stop()
@@ -61,19 +69,45 @@ func (t *tunnels) open(ctx context.Context, port int) (int, error) {
 			if err != nil {
 				return
 			}
-			t.wg.Go(func() { t.join(ctx, c, port) })
+			t.wg.Go(func() { t.join(ctx, c, int(tn.port.Load())) })
 		}
 	})
-	return n, nil
+	return tn.local, nil
+}
+
+// move makes the tunnel of one of the service's ports lead to another from now on, so that a service that is given
+// another port at each start (":0") keeps its address here. It says whether it did: not where the other has one already, or had
+// one under a former agent: then both are the service's own numbers.
+func (t *tunnels) move(from, to int) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.byPort[to] != nil || t.prefer[to] != 0 {
+		return false
+	}
+	n, preferred := t.prefer[from]
+	tn := t.byPort[from]
+	if tn == nil && !preferred {
+		return false
+	}
+	if preferred { // it was opened by a former agent
+		delete(t.prefer, from)
+		t.prefer[to] = n
+	}
+	if tn != nil {
+		delete(t.byPort, from)
+		t.byPort[to] = tn
+		tn.port.Store(int32(to))
+	}
+	return true
 }
 
 // known returns the ports that are open: the service's to ours.
 func (t *tunnels) known() map[int]int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	m := make(map[int]int, len(t.local))
-	for k, v := range t.local {
-		m[k] = v
+	m := make(map[int]int, len(t.byPort))
+	for port, tn := range t.byPort {
+		m[port] = tn.local
 	}
 	return m
 }
