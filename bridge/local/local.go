@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"time"
 
 	"fairlead.dev/api"
@@ -98,20 +99,28 @@ func (e *Environment) install() error {
 	if err := os.MkdirAll(e.opts.CacheDir, 0o700); err != nil {
 		return fmt.Errorf("unpack the pod's executable: %w", err)
 	}
-	f, err := os.CreateTemp(e.opts.CacheDir, "tmp-")
-	if err != nil {
-		return fmt.Errorf("unpack the pod's executable: %w", err)
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(b)
-	err = errors.Join(err, f.Chmod(0o700), f.Close())
+	name, err := writeExecutable(e.opts.CacheDir, b)
 	if err == nil {
-		err = os.Rename(f.Name(), e.exe)
+		err = os.Rename(name, e.exe)
 	}
 	if err != nil {
+		os.Remove(name)
 		return fmt.Errorf("unpack the pod's executable: %w", err)
 	}
 	return nil
+}
+
+// writeExecutable makes a file and fills it. Meanwhile nothing is started: a child has the open file until it is a
+// program of its own, and a file that somebody can write to cannot be run (ETXTBSY).
+func writeExecutable(dir string, b []byte) (name string, err error) {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	f, err := os.CreateTemp(dir, "tmp-")
+	if err != nil {
+		return "", err
+	}
+	_, err = f.Write(b)
+	return f.Name(), errors.Join(err, f.Chmod(0o700), f.Close())
 }
 
 // usable says whether a supervisor of this version answers there with this token. One of another version is asked to

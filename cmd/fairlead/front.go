@@ -104,7 +104,6 @@ func (f *front) run(ctx context.Context, req api.RunRequest) error {
 		}
 		return err
 	}
-	began := !ans.Joined // it is ours to end
 	f.introduce(ans, req.Dir)
 	agent, err := f.c.Agent(ctx)
 	if err != nil && ctx.Err() == nil {
@@ -114,7 +113,7 @@ func (f *front) run(ctx context.Context, req api.RunRequest) error {
 	jctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	asked := make(chan error, 1)
-	watching := context.AfterFunc(ctx, func() { asked <- f.end(jctx, stop, ans.Name, began && !req.Keep) })
+	watching := context.AfterFunc(ctx, func() { asked <- f.end(jctx, stop, ans.Name) })
 	defer watching()
 
 	restarted := time.Time{}
@@ -224,9 +223,9 @@ func (f *front) say(format string, args ...any) {
 	}
 }
 
-// end is what an interrupt does: the environment that this run began is stopped, another is left. stop ends the reading
-// where the environment goes on without us.
-func (f *front) end(ctx context.Context, stop context.CancelFunc, name string, ours bool) error {
+// end is what an interrupt does: this run holds the environment no more, which ends it unless an editor or another run
+// does. stop ends the reading where the environment goes on without us.
+func (f *front) end(ctx context.Context, stop context.CancelFunc, name string) error {
 	tctx, cancel := context.WithTimeout(ctx, endLimit)
 	context.AfterFunc(tctx, func() { // whatever happens, an end comes
 		if tctx.Err() == context.DeadlineExceeded {
@@ -234,14 +233,6 @@ func (f *front) end(ctx context.Context, stop context.CancelFunc, name string, o
 		}
 	})
 	_ = cancel // the timer ends with ctx
-	if ours {
-		err := f.c.Stop(tctx, name)
-		if over(err) {
-			return nil
-		}
-		stop()
-		return err
-	}
 	if err := f.c.Leave(tctx, name); err != nil && !over(err) {
 		stop()
 		return err

@@ -11,7 +11,7 @@ import (
 	"fairlead.dev/api"
 )
 
-// A second run of the same service, from another folder of its module, joins and leaves; the first one ends it.
+// A second run of the same service joins the first one's environment, and the last one to leave ends it.
 func TestRunJoins(t *testing.T) {
 	p := newLocal(t)
 	s := newTiny(t, "v1")
@@ -22,11 +22,16 @@ func TestRunJoins(t *testing.T) {
 	s.edit(t, "v2")
 	first.live(t, "v2")
 	second.live(t, "v2")
-	if code := second.interrupt(t); code != 0 {
-		t.Errorf("exit %d", code)
+	third := p.run(t, s.dir)
+	third.live(t, "v2")
+	// Whoever ends first, the one that began it or one that joined, leaves it to the others.
+	for i, a := range []*agent{third, first} {
+		if code := a.interrupt(t); code != 0 {
+			t.Errorf("exit %d of %d", code, i)
+		}
+		second.running(t, "v2")
 	}
-	first.running(t, "v2")
-	if code := first.interrupt(t); code != 0 {
+	if code := second.interrupt(t); code != 0 {
 		t.Errorf("exit %d", code)
 	}
 	p.wantNothing(t)
