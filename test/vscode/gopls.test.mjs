@@ -38,7 +38,7 @@ onMachine('beside gopls', 'gopls', async (m, step) => {
 		await wb.shot('once');
 	});
 	await step('mended, both are content', async () => {
-		await wb.page.locator('.tab', { hasText: 'main.go' }).click();
+		await wb.focusEditor();
 		await wb.replaceLine(wb.lineOf('main.go', 'const greeting'), 'const greeting = "mended"');
 		await f.state(/greeter: live in .*s/);
 		await problems(0);

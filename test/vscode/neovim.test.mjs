@@ -31,8 +31,9 @@ onMachine('Neovim in a terminal', 'neovim', async (m, step) => {
 		await shows(/live/);
 	});
 	await step('what does not compile is marked where it is', async () => {
-		await type('/"hello"\ni1 + \x1b:w\n');
-		await shows(/mismatched types|cannot/);
+		await type(':%s/"hello"/hello/\n:w\n');
+		await shows(/■ undefined: hello/);
+		await shows(/failed: main.go:12/);
 		await wb.shot('screen', { clip: await wb.page.locator('.xterm-screen').first().boundingBox(), readme: 'neovim' });
 	});
 });

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import fs from 'node:fs';
 import { Fairlead } from './harness/fairlead.mjs';
 import { writeService } from './harness/service.mjs';
 import { onMachine } from './harness/test.mjs';
@@ -8,7 +9,7 @@ import { CodeServer, Workbench } from './harness/workbench.mjs';
 onMachine('an untrusted folder', 'trust', async (m, step) => {
 	const dir = m.path('greeter');
 	// What a stranger's repository could bring: a path to a program of its own.
-	writeService(dir, { port: await freePort(), files: { '.vscode/settings.json': `{"fairlead.path": "${dir}/evil.sh"}`, 'evil.sh': `#!/bin/sh\ntouch ${dir}/evil-ran\n` } });
+	writeService(dir, { port: await freePort(), files: { '.vscode/settings.json': `{"fairlead.agentPath": "${dir}/evil.sh"}`, 'evil.sh': `#!/bin/sh\ntouch ${dir}/evil-ran\n` } });
 	const wb = await Workbench.open(m, await CodeServer.start(m, { restrict: true, extra: { 'fairlead.openBrowser': 'never' } }), dir);
 	const f = new Fairlead(wb);
 	const ours = () => m.processes().filter((p) => /fairlead|evil/.test(`${p.exe} ${p.argv.slice(0, 3).join(' ')}`) && !p.cmdline.includes('code-server'));
@@ -17,8 +18,9 @@ onMachine('an untrusted folder', 'trust', async (m, step) => {
 		await wb.openFile('main.go');
 		await f.state(/restricted/);
 		assert.equal(await f.runButton.count(), 0);
-		// The editor is at rest: what would have been started by now has been.
 		await wb.goTo(3);
+		// The editor is at rest: what would have been started has been.
+		await wb.page.locator('.statusbar-item', { hasText: 'Activating Extensions' }).waitFor({ state: 'detached' });
 		assert.deepEqual(ours().map((p) => p.argv), []);
 		await wb.shot('restricted');
 	});
@@ -30,5 +32,6 @@ onMachine('an untrusted folder', 'trust', async (m, step) => {
 		await f.state('Fairlead: run');
 		await f.runButton.click();
 		await f.state(/greeter: live/);
+		assert.equal(fs.existsSync(`${dir}/evil-ran`), false, 'a repository chose what is run');
 	});
 });

@@ -40,19 +40,19 @@ export async function loop(m, step, { dir, settings, lose, readme = () => ({}) }
 		await wb.shot('live');
 	});
 	await step('a save in the editor is live in the browser and marked in the log', async () => {
-		await wb.page.locator('.tab', { hasText: 'main.go' }).click();
+		await wb.focusEditor();
 		await greet('"changed"');
 		await f.state(/greeter: live in .*s/);
 		await answers('changed');
 		await logs.shows(/generation 2/i);
 		await f.lens(/live/);
-		await wb.page.mouse.move(700, 250); // away from what shows a tooltip
 		await wb.shot('edited', readme('vscode-live'));
 	});
 	await step('code that does not compile gets a squiggle and leaves what runs', async () => {
 		await greet('1 + "x"');
 		await wb.squiggle().first().waitFor();
 		await f.state(/failed: main.go:12/);
+		await f.lens(/failed/);
 		await answers('changed');
 		await wb.shot('broken', readme('vscode-broken'));
 	});

@@ -133,6 +133,12 @@ export class Workbench {
 		await this.page.locator('.editor-instance .view-line').first().waitFor();
 	}
 
+	/** focusEditor brings the focus back from a view; a click would leave the pointer where it shows a tooltip. */
+	async focusEditor() {
+		await this.page.keyboard.press('Control+1');
+		await this.page.locator('.monaco-editor.focused').first().waitFor();
+	}
+
 	async goTo(line, column = 1) {
 		await this.page.keyboard.press('Control+G');
 		const input = this.quick.locator('input.input');
