@@ -271,6 +271,9 @@ func (r *runner) editors() error {
 	if err != nil {
 		return err
 	}
+	if err := r.extension(dir); err != nil {
+		return err
+	}
 	tests, err := filepath.Glob("test/vscode/*.test.mjs")
 	if err != nil {
 		return err
@@ -282,6 +285,18 @@ func (r *runner) editors() error {
 	cmd.Env = append(slices.Clone(r.env), "FAIRLEAD_TEST_TOOLS="+dir, "FAIRLEAD_TEST_VSIX="+vsix)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	return cmd.Run()
+}
+
+// extension runs the extension's own tests: of what needs no editor, and of its pages in a browser.
+func (r *runner) extension(tools string) error {
+	cmd := exec.Command("npm", "test", "--silent")
+	cmd.Dir = filepath.Join("editors", "vscode")
+	cmd.Env = append(slices.Clone(r.env), "PATH="+filepath.Dir(filepath.Join(tools, toolNode))+string(os.PathListSeparator)+os.Getenv("PATH"))
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("the extension's own tests: %w", err)
+	}
+	return nil
 }
 
 // vsix packs the extension with the executable that the other tests use.
