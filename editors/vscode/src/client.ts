@@ -263,7 +263,7 @@ class Experimental implements StaticFeature {
 export function options(): Options {
   const c = vscode.workspace.getConfiguration('fairlead');
   return {
-    openBrowser: c.get('openBrowser', 'ask'),
+    openBrowser: c.get('openBrowser', 'always'),
     on: c.get('on', ''),
     codeLens: c.get('codeLens', true),
     trusted: vscode.workspace.isTrusted,
