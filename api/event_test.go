@@ -2,6 +2,8 @@ package api
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
 	"reflect"
 	"regexp"
@@ -102,4 +104,13 @@ func FuzzDecodeEvent(f *testing.F) {
 			t.Fatal(err)
 		}
 	})
+}
+
+func TestProblems(t *testing.T) {
+	one, two := &Problem{Code: "one"}, &Problem{Code: "two"}
+	got := Problems(errors.Join(fmt.Errorf("wrapped: %w", one), errors.Join(two, errors.New("plain"))), "else")
+	want := []*Problem{one, two, {Code: "else", Message: "plain"}}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
 }

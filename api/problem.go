@@ -1,6 +1,9 @@
 package api
 
-import "strconv"
+import (
+	"errors"
+	"strconv"
+)
 
 // Severity grades a Problem.
 type Severity string
@@ -30,6 +33,23 @@ type Problem struct {
 	Related []Place `json:"related,omitempty"`
 	// Missing lists the blobs that a pod lacks (CodeBlobMissing).
 	Missing []Digest `json:"missing,omitempty"`
+}
+
+// Problems lists the problems that an error is made of (errors.Join). What is none becomes one of the given code, with
+// the error's words.
+func Problems(err error, code string) []*Problem {
+	if many, ok := err.(interface{ Unwrap() []error }); ok {
+		var out []*Problem
+		for _, e := range many.Unwrap() {
+			out = append(out, Problems(e, code)...)
+		}
+		return out
+	}
+	var p *Problem
+	if errors.As(err, &p) {
+		return []*Problem{p}
+	}
+	return []*Problem{{Code: code, Message: err.Error()}}
 }
 
 // Place is a position in a source file with what is to be said there.

@@ -255,7 +255,7 @@ func finish(w http.ResponseWriter, status int, err error) {
 // refuse answers with the problems in an error, and the status of the first.
 func refuse(w http.ResponseWriter, err error) {
 	status := http.StatusUnprocessableEntity
-	switch problemsOf(err)[0].Code {
+	switch api.Problems(err, "failed")[0].Code {
 	case CodeNoService:
 		status = http.StatusNotFound
 	case CodeBadRequest:
@@ -267,5 +267,5 @@ func refuse(w http.ResponseWriter, err error) {
 }
 
 func problems(w http.ResponseWriter, status int, err error) {
-	answer(w, status, map[string]any{"problems": problemsOf(err)})
+	answer(w, status, map[string]any{"problems": api.Problems(err, "failed")})
 }

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"errors"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -213,25 +212,9 @@ func (s *state) over(err error) {
 	s.ended = true
 	var ps []*api.Problem
 	if err != nil {
-		ps = problemsOf(err)
+		ps = api.Problems(err, "failed")
 	}
 	s.replace(keyEnvironment, keyEnvironment, ps)
-}
-
-// problemsOf lists the problems in an error.
-func problemsOf(err error) []*api.Problem {
-	if many, ok := err.(interface{ Unwrap() []error }); ok {
-		var out []*api.Problem
-		for _, e := range many.Unwrap() {
-			out = append(out, problemsOf(e)...)
-		}
-		return out
-	}
-	var p *api.Problem
-	if errors.As(err, &p) {
-		return []*api.Problem{p}
-	}
-	return []*api.Problem{{Code: "failed", Message: err.Error()}}
 }
 
 func isError(p *api.Problem) bool { return p.Severity == "" || p.Severity == api.SeverityError }

@@ -66,7 +66,7 @@ FAIRLEAD_AGENT names another socket than the usual one.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			err := runAgent(c.Context(), stdout, stderr, detached)
 			if err != nil && detached {
-				b, _ := json.Marshal(problemsOf(err)[0])
+				b, _ := json.Marshal(api.Problems(err, "agent")[0])
 				fmt.Fprintf(stdout, "%s\n", b) // for the front end that waits
 				return &saidError{err}
 			}

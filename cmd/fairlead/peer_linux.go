@@ -1,25 +1,11 @@
 package main
 
-import (
-	"net"
-	"os"
-	"syscall"
-)
+import "syscall"
 
-// samePeer says whether a connection to a unix socket is of this user, or of root, who needs no leave.
-func samePeer(c net.Conn) bool {
-	u, ok := c.(*net.UnixConn)
-	if !ok {
-		return false
-	}
-	raw, err := u.SyscallConn()
+func peerUID(fd int) (int, error) {
+	cred, err := syscall.GetsockoptUcred(fd, syscall.SOL_SOCKET, syscall.SO_PEERCRED)
 	if err != nil {
-		return false
+		return -1, err
 	}
-	same := false
-	err = raw.Control(func(fd uintptr) {
-		cred, err := syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED)
-		same = err == nil && (int(cred.Uid) == os.Getuid() || cred.Uid == 0)
-	})
-	return err == nil && same
+	return int(cred.Uid), nil
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"maps"
 	"os"
 	"path/filepath"
@@ -70,7 +69,7 @@ func prepare(ctx context.Context, f folders, r api.RunRequest) (server.Plan, err
 		Reload: func() (api.Process, build.Config, []*api.Problem) {
 			now, err := loadSettings(dir, set.service, o)
 			if err != nil {
-				return api.Process{}, build.Config{}, problemsOf(err)
+				return api.Process{}, build.Config{}, api.Problems(err, "settings")
 			}
 			var ps []*api.Problem
 			if now.on != set.on || !maps.Equal(now.trees, set.trees) || now.name != set.name || now.main != set.main {
@@ -124,20 +123,4 @@ func environment() []string {
 		env[i] = "KUBECONFIG=" + strings.Join(list, string(os.PathListSeparator))
 	}
 	return env
-}
-
-// problemsOf lists the problems in an error.
-func problemsOf(err error) []*api.Problem {
-	if many, ok := err.(interface{ Unwrap() []error }); ok {
-		var out []*api.Problem
-		for _, e := range many.Unwrap() {
-			out = append(out, problemsOf(e)...)
-		}
-		return out
-	}
-	var p *api.Problem
-	if errors.As(err, &p) {
-		return []*api.Problem{p}
-	}
-	return []*api.Problem{{Code: "settings", Message: err.Error()}}
 }

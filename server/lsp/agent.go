@@ -278,18 +278,6 @@ func problemOf(err error) *api.Problem {
 	return &api.Problem{Code: "agent", Message: err.Error()}
 }
 
-// problemsOf lists the problems in an error.
-func problemsOf(err error) []*api.Problem {
-	if many, ok := err.(interface{ Unwrap() []error }); ok {
-		var out []*api.Problem
-		for _, e := range many.Unwrap() {
-			out = append(out, problemsOf(e)...)
-		}
-		return out
-	}
-	return []*api.Problem{problemOf(err)}
-}
-
 // withHint is a problem as one text for a person.
 func withHint(p *api.Problem) string {
 	if p.Hint == "" {

@@ -232,7 +232,7 @@ func (s *Server) run(ctx context.Context, r api.RunRequest, open bool) (api.RunA
 	if err != nil {
 		// What is wrong in a file is shown there too, until a run goes through.
 		s.refused[pkg] = nil
-		if problems := problemsOf(err); ctx.Err() == nil {
+		if problems := api.Problems(err, "agent"); ctx.Err() == nil {
 			s.refused[pkg] = problems
 			var texts []string
 			for _, p := range problems {
