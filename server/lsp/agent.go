@@ -62,6 +62,9 @@ type place struct {
 type held struct {
 	request api.RunRequest
 	open    bool // the browser is to be opened when it is live
+	// lost: the agent has been lost since. A run that was answered while an attachment began may be missing in what that
+	// attachment tells first, and has not ended for that.
+	lost bool
 }
 
 // handle takes in what the agent says.
@@ -106,6 +109,9 @@ func (s *Server) lost(err error) {
 	// back: the errors of a build do not go away with the agent.
 	for _, svc := range s.services {
 		s.endProgress(svc, "")
+	}
+	for _, h := range s.held {
+		h.lost = true
 	}
 	if s.link.told == p.Message || s.state != stateRunning {
 		return
@@ -156,7 +162,10 @@ func (s *Server) synced() {
 	}
 	s.link.last, s.link.synced, s.link.seen, s.link.told = now, true, nil, ""
 	for name, h := range s.held {
+		lost := h.lost
+		h.lost = false
 		switch {
+		case !restarted && !seen[name] && !lost: // see held
 		case !restarted && !seen[name]:
 			delete(s.held, name) // it was ended while nobody told us
 		case restarted && !seen[name]:
