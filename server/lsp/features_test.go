@@ -586,6 +586,7 @@ func TestAgentLost(t *testing.T) {
 	if err := e.execute("fairlead.run", map[string]any{"dir": dir}); err != nil {
 		t.Fatalf("%+v", err)
 	}
+	<-a.attached
 	a.sync() // the first list of an attachment that began before the run, and came after its answer
 	a.set(orders(dir, api.PhaseLive))
 	state("one service", func(p servicesParams) bool {
