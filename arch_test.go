@@ -40,7 +40,7 @@ var edges = map[string][]string{
 	"test/bench/lsp":                {},
 	"test/demo":                     {"api"},
 	"test/editor":                   {},
-	"test/e2e":                      {},
+	"test/e2e":                      {"api", "server/client"},
 	"test/run":                      {},
 	"cmd/fairlead-pod/without/ebpf": {},
 }

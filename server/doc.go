@@ -1,3 +1,27 @@
 // Package server is the agent: it holds one Session per service under edit and introduces the engines (syncer, bridge)
-// to each other there. It must not know Kubernetes, nor how a front end draws what it is told.
+// to each other there, and tells front ends what happens. It must not know Kubernetes, nor how a front end draws what it
+// is told.
+//
+// # The endpoints
+//
+// On the private unix socket, HTTP/1.1, JSON in api's types. Who can connect is the user; there is no token.
+//
+//	GET  /v1/agent                        api.Agent
+//	GET  /v1/attach?client=ID&name=NAME   websocket: one api.Update a message. The presence of a front end, of an ID that it
+//	                                      chose. Closed with 1000, all that it holds is released at once; lost, after a minute
+//	POST /v1/run                          api.RunRequest -> api.RunAnswer, when the settings and the main package are known
+//	GET  /v1/services                     {"services": [api.Service]}
+//	POST /v1/services/NAME/stop?by&wait   202: the session ends and its environment goes, whoever holds or keeps it. With
+//	                                      wait 204 when it is gone, or the problems
+//	POST /v1/services/NAME/leave?client   204; the last holder's leaving ends the session
+//	POST /v1/services/NAME/cancel         api.CancelRequest -> 204
+//	POST /v1/saved                        api.SavedRequest -> 204
+//	GET  /v1/services/NAME/access         api.JournalAccess
+//	GET  /v1/services/NAME/journal        websocket, see package journal; that of a session that ended is there for a minute
+//	POST /v1/shutdown?force               202; 409 while there are sessions, unless force
+//
+// On TCP loopback only the journals, with a token (journal.Loopback).
+//
+// A refusal is {"problems": [api.Problem]} with 400 (no front end means that), 404 (no such service), 409 (in use, or
+// just leaving), 413 (too big), 426 (no websocket) or 422 (everything that is the user's to mend).
 package server

@@ -18,6 +18,7 @@ type fakePod struct {
 	st    api.Status
 	lost  int // this many calls fail as a lost connection does
 	swaps []api.Manifest
+	slow  time.Duration // that staging takes
 }
 
 func (p *fakePod) fail() error {
@@ -34,8 +35,18 @@ func (p *fakePod) Status(context.Context) (api.Status, error) {
 	return p.st, p.fail()
 }
 
-func (p *fakePod) Stage(_ context.Context, b api.Blob, r io.Reader) error {
+func (p *fakePod) Stage(ctx context.Context, b api.Blob, r io.Reader) error {
 	io.Copy(io.Discard, r)
+	p.mu.Lock()
+	slow := p.slow
+	p.mu.Unlock()
+	if slow > 0 {
+		select {
+		case <-time.After(slow):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err := p.fail(); err != nil {
@@ -191,6 +202,61 @@ func TestLoopFilesOnly(t *testing.T) {
 		b.settle()
 		if b.builds != 1 || len(b.generations()) != 2 {
 			t.Fatalf("%d builds, shipped %v", b.builds, b.generations())
+		}
+	})
+}
+
+// A canceled build is not begun again until the next change, and what ran goes on running.
+func TestLoopCancelBuild(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bench) {
+		b.settle()
+		b.loop.Changed(Change{Build: true, Saved: time.Now()})
+		time.Sleep(300 * time.Millisecond)
+		b.loop.CancelBuild()
+		b.settle()
+		if b.builds != 2 || len(b.generations()) != 1 {
+			t.Fatalf("%d builds, generations %v", b.builds, b.generations())
+		}
+		b.mu.Lock()
+		last, ok := b.events[len(b.events)-1].(*api.BuildEvent)
+		b.mu.Unlock()
+		if !ok || !last.Canceled {
+			t.Fatalf("%+v", last)
+		}
+		b.loop.CancelBuild() // of nothing
+		b.settle()
+		b.loop.Changed(Change{Build: true, Saved: time.Now()})
+		b.settle()
+		if b.builds != 3 || len(b.generations()) != 2 {
+			t.Fatalf("%d builds, generations %v", b.builds, b.generations())
+		}
+	})
+}
+
+// A canceled transfer is not tried again, not after a reconnect either; the next change's is.
+func TestLoopCancelTransfer(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bench) {
+		b.pod.mu.Lock()
+		b.pod.slow = time.Minute
+		b.pod.mu.Unlock()
+		time.Sleep(10 * time.Second)
+		b.loop.CancelTransfer()
+		synctest.Wait()
+		b.loop.Resync()
+		time.Sleep(5 * time.Minute)
+		if g := b.generations(); len(g) != 0 {
+			t.Fatalf("generations %v", g)
+		}
+		b.mu.Lock()
+		last, ok := b.events[len(b.events)-1].(*api.ProblemEvent)
+		b.mu.Unlock()
+		if !ok || last.Code != CodeTransferCanceled {
+			t.Fatalf("%+v", last)
+		}
+		b.loop.Changed(Change{Build: true, Saved: time.Now()})
+		time.Sleep(5 * time.Minute)
+		if g := b.generations(); len(g) != 1 {
+			t.Fatalf("generations %v", g)
 		}
 	})
 }

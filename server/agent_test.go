@@ -1,0 +1,238 @@
+package server
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"fairlead.dev/api"
+	"fairlead.dev/bridge"
+)
+
+// fakeSession runs until it is ended.
+type fakeSession struct {
+	mu        sync.Mutex
+	ended     bool
+	discarded bool
+	saves     []string
+	canceled  []string
+}
+
+func (f *fakeSession) Run(ctx context.Context) error {
+	<-ctx.Done()
+	time.Sleep(3 * time.Second) // its environment is removed
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ended = true
+	return nil
+}
+func (f *fakeSession) Keep(bool)        {}
+func (f *fakeSession) Discard()         { f.discarded = true }
+func (f *fakeSession) Saved(p []string) { f.saves = append(f.saves, p...) }
+func (f *fakeSession) CancelBuild()     { f.canceled = append(f.canceled, "build") }
+func (f *fakeSession) CancelTransfer()  { f.canceled = append(f.canceled, "transfer") }
+func (f *fakeSession) over() bool       { f.mu.Lock(); defer f.mu.Unlock(); return f.ended }
+
+func fakeAgent() (*Agent, *[]*fakeSession) {
+	var all []*fakeSession
+	a := NewAgent(AgentConfig{Version: "v",
+		Prepare: func(_ context.Context, r api.RunRequest) (Plan, error) {
+			time.Sleep(100 * time.Millisecond)
+			return Plan{Config: Config{Spec: bridge.Spec{Name: filepath.Base(r.Dir), Service: "s"}, Record: Record{Environment: api.Environment{Name: filepath.Base(r.Dir)}}}, Why: "so",
+				Shape: map[string]string{"list of arguments": strings.Join(r.Args, " ")}}, nil
+		},
+		newSession: func(Config) (runner, error) { f := &fakeSession{}; all = append(all, f); return f, nil }})
+	return a, &all
+}
+
+// Two requests for one service at the same time are one session; the last one's leaving ends it, and a request meanwhile
+// waits for its end.
+func TestAgentHolds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, all := fakeAgent()
+		var wg sync.WaitGroup
+		joined := make([]bool, 2)
+		at := make([]*attachment, 2)
+		for i, id := range []string{"a", "b"} {
+			at[i], _ = a.attach(id, id)
+			wg.Go(func() {
+				ans, err := a.run(t.Context(), api.RunRequest{Client: id, Dir: "/x", Args: []string{id}})
+				if err != nil {
+					t.Error(err)
+				}
+				joined[i] = ans.Joined
+				if ans.Joined && !strings.Contains(ans.Why, "another list of arguments") {
+					t.Errorf("why: %s", ans.Why)
+				}
+			})
+		}
+		wg.Wait()
+		if len(*all) != 1 || joined[0] == joined[1] {
+			t.Fatalf("%d sessions, joined %v", len(*all), joined)
+		}
+		a.detach(at[0], true)
+		synctest.Wait()
+		if s := a.services(); len(s) != 1 || s[0].Phase == api.PhaseStopping {
+			t.Fatalf("%+v", s)
+		}
+		a.detach(at[1], true)
+		if s := a.services(); len(s) != 1 || s[0].Phase != api.PhaseStopping {
+			t.Fatalf("%+v", s)
+		}
+		at[0], _ = a.attach("c", "c")
+		if ans, err := a.run(t.Context(), api.RunRequest{Client: "c", Dir: "/x"}); err != nil || ans.Joined || !(*all)[0].over() || len(*all) != 2 {
+			t.Fatalf("%+v %v: the next one began before the first had ended", ans, err)
+		}
+		a.detach(at[0], true)
+		time.Sleep(5 * time.Minute)
+		a.wg.Wait()
+	})
+}
+
+// A client that went without a word has a minute to come back; then what it held ends, and a minute later the agent.
+func TestAgentGraceAndIdle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, all := fakeAgent()
+		at, _ := a.attach("a", "a")
+		if _, err := a.run(t.Context(), api.RunRequest{Client: "a", Dir: "/x"}); err != nil {
+			t.Fatal(err)
+		}
+		a.detach(at, false)
+		time.Sleep(59 * time.Second)
+		at, _ = a.attach("a", "a")
+		time.Sleep(10 * time.Minute)
+		if len(a.services()) != 1 {
+			t.Fatal("what a client held that came back is gone")
+		}
+		a.detach(at, false)
+		time.Sleep(59 * time.Second)
+		if len(a.services()) != 1 {
+			t.Fatal("what was held is gone within the minute")
+		}
+		time.Sleep(5 * time.Second)
+		if len(a.services()) != 0 || !(*all)[0].over() {
+			t.Fatal("what nobody holds is still there")
+		}
+		select {
+		case <-a.leaving:
+			t.Fatal("it left at once")
+		default:
+		}
+		time.Sleep(61 * time.Second)
+		select {
+		case <-a.leaving:
+		default:
+			t.Fatal("it is still there with nothing to do")
+		}
+		a.wg.Wait()
+	})
+}
+
+// What no front end means is refused with a problem, and no request makes the agent panic.
+func TestAgentBorder(t *testing.T) {
+	a, _ := fakeAgent()
+	h := a.handler()
+	for _, tt := range []struct {
+		method, path, body string
+		status             int
+	}{
+		{"POST", "/v1/run", "{", 400},
+		{"POST", "/v1/run", `{"client":"a","dir":"relative"}`, 400},
+		{"POST", "/v1/run", `{"dir":"/x"}`, 400},
+		{"POST", "/v1/run", `{"client":"` + strings.Repeat("x", 65) + `","dir":"/x"}`, 400},
+		{"POST", "/v1/run", `{"client":"` + strings.Repeat("x", maxBody) + `"}`, 413},
+		{"GET", "/v1/run", "", 405},
+		{"GET", "/v1/attach?client=a", "", 426},
+		{"GET", "/v1/attach", "", 400},
+		{"POST", "/v1/services/x/stop", "", 404},
+		{"POST", "/v1/services/x/leave?client=a", "", 404},
+		{"POST", "/v1/services/x/cancel", `{"what":"build"}`, 404},
+		{"GET", "/v1/services/x/access", "", 404},
+		{"GET", "/v1/services/x/journal", "", 404},
+		{"POST", "/v1/saved", `{"paths":["a.go"]}`, 400},
+		{"POST", "/v1/saved", `{"paths":["/a.go"]}`, 204},
+		{"GET", "/v1/agent", "", 200},
+		{"GET", "/", "", 404},
+		{"POST", "/v1/shutdown", "", 202},
+		{"POST", "/v1/run", `{"client":"a","dir":"/x"}`, 409},
+	} {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(tt.method, tt.path, strings.NewReader(tt.body)))
+		if w.Code != tt.status {
+			t.Errorf("%s %s %.60s: %d, want %d: %s", tt.method, tt.path, tt.body, w.Code, tt.status, w.Body)
+		}
+	}
+}
+
+func FuzzAgentRequest(f *testing.F) {
+	f.Add("/v1/run", `{"client":"a","dir":"/x"}`)
+	f.Add("/v1/services/x/cancel", `{"what":"build"}`)
+	f.Add("/v1/saved", `{"paths":["/x"]}`)
+	f.Fuzz(func(t *testing.T, path, body string) {
+		a, _ := fakeAgent()
+		r, err := http.NewRequest("POST", "http://agent/", strings.NewReader(body))
+		if err != nil {
+			return
+		}
+		r.URL.Path = path
+		w := httptest.NewRecorder()
+		a.handler().ServeHTTP(w, r)
+		if w.Code >= 500 {
+			t.Errorf("%d: %s", w.Code, w.Body)
+		}
+	})
+}
+
+// The phases of a first run, a failing build, a crash and a loss, and who clears what.
+func TestState(t *testing.T) {
+	head := func(k api.Kind, g api.Generation) api.Header { return api.Header{Type: k, Generation: g} }
+	env := func(s string) *api.EnvironmentEvent {
+		return &api.EnvironmentEvent{Header: head(api.KindEnvironment, 0), State: s, Reason: s}
+	}
+	s := newState(api.Service{}, time.Unix(1, 0))
+	for i, tt := range []struct {
+		step     any
+		phase    api.Phase
+		problems string
+	}{
+		{env("finding"), api.PhaseOpening, ""},
+		{building{1}, api.PhaseOpening, ""},
+		{env("connected"), api.PhaseBuilding, ""},
+		{&api.BuildEvent{Header: head(api.KindBuild, 1), OK: true}, api.PhaseStarting, ""},
+		{shipping{1}, api.PhaseShipping, ""},
+		{&api.TransferEvent{Header: head(api.KindTransfer, 1)}, api.PhaseStarting, ""},
+		{&api.ProcessEvent{Header: head(api.KindProcess, 1), State: api.StateRunning, PID: 7}, api.PhaseStarting, ""},
+		{&api.ReadyEvent{Header: head(api.KindReady, 1), URL: "u"}, api.PhaseLive, ""},
+		{building{2}, api.PhaseBuilding, ""},
+		{&api.ProblemEvent{Header: head(api.KindProblem, 2), Problem: api.Problem{Code: "e", Owner: "build"}}, api.PhaseBuilding, ""},
+		{&api.BuildEvent{Header: head(api.KindBuild, 2)}, api.PhaseFailed, "e"},
+		{building{3}, api.PhaseBuilding, "e"},
+		{&api.BuildEvent{Header: head(api.KindBuild, 3), Canceled: true}, api.PhaseFailed, "e"},
+		{building{4}, api.PhaseBuilding, "e"},
+		{&api.BuildEvent{Header: head(api.KindBuild, 4), OK: true}, api.PhaseLive, ""},
+		{crashed{&api.Problem{Code: "panic"}}, api.PhaseLive, "panic"},
+		{&api.ProcessEvent{Header: head(api.KindProcess, 1), State: api.StateExited}, api.PhaseDown, "panic"},
+		{env("lost"), api.PhaseLost, "connection-lost panic"},
+		{env("connected"), api.PhaseDown, "panic"},
+		{&api.ReadyEvent{Header: head(api.KindReady, 4), URL: "u"}, api.PhaseDown, ""},
+		{settingsRead{[]*api.Problem{{Code: "key"}}}, api.PhaseDown, "key"},
+		{settingsRead{}, api.PhaseDown, ""},
+		{leaving{"left"}, api.PhaseStopping, ""},
+		{over{&api.Problem{Code: "held"}}, api.PhaseEnded, "held"},
+	} {
+		s.apply(tt.step, time.Unix(int64(i), 0))
+		var codes []string
+		for _, p := range s.svc.Problems {
+			codes = append(codes, p.Code)
+		}
+		if got := strings.Join(codes, " "); s.svc.Phase != tt.phase || got != tt.problems {
+			t.Errorf("step %d %T: %s with %q, want %s with %q", i, tt.step, s.svc.Phase, got, tt.phase, tt.problems)
+		}
+	}
+}
