@@ -63,6 +63,7 @@ type Client struct {
 
 	mu      sync.Mutex
 	checked bool // the agent that answers now has our version
+	was     bool // it was attached at some time
 }
 
 // New makes a Client; nothing is dialled yet.
@@ -101,6 +102,11 @@ func (c *Client) Attach(ctx context.Context, handle func(Update)) error {
 	wait := reattachFirst
 	for {
 		err := c.attachOnce(ctx, func(u api.Update) {
+			if !was {
+				c.mu.Lock()
+				c.was = true
+				c.mu.Unlock()
+			}
 			was, wait = true, reattachFirst
 			handle(Update{Update: u})
 		})
@@ -137,7 +143,10 @@ const leaveLimit = 2 * time.Second
 const pingLimit = 35 * time.Second
 
 func (c *Client) attachOnce(ctx context.Context, handle func(api.Update)) error {
-	if err := c.ensure(ctx); err != nil {
+	c.mu.Lock()
+	replace := !c.was
+	c.mu.Unlock()
+	if err := c.ensure(ctx, replace); err != nil {
 		return err
 	}
 	conn, err := c.websocket(ctx, "/v1/attach", url.Values{"client": {c.id}, "name": {c.opts.Name}}, 16<<20)
@@ -194,7 +203,7 @@ func (c *Client) Run(ctx context.Context, r api.RunRequest) (api.RunAnswer, erro
 	r.Client = c.id
 	var a api.RunAnswer
 	for again := false; ; again = true {
-		if err := c.ensure(ctx); err != nil {
+		if err := c.ensure(ctx, true); err != nil {
 			return a, err
 		}
 		err := c.call(ctx, http.MethodPost, "/v1/run", r, &a)
@@ -303,8 +312,10 @@ func (c *Client) Journal(ctx context.Context, name string, after uint64, logs bo
 	}
 }
 
-// ensure makes sure that an agent of our version answers.
-func (c *Client) ensure(ctx context.Context) error {
+// ensure makes sure that an agent of our version answers. One of another version that holds nothing is replaced if that is
+// allowed: it is not to a front end that had an agent and lost it to a newer one, since two that attach again by themselves
+// would put out each other's agents for ever.
+func (c *Client) ensure(ctx context.Context, replace bool) error {
 	select {
 	case c.starting <- struct{}{}:
 		defer func() { <-c.starting }()
@@ -318,6 +329,9 @@ func (c *Client) ensure(ctx context.Context) error {
 		return nil
 	}
 	a, err := c.Agent(ctx)
+	if err == nil && a.Version != c.opts.Version && !replace {
+		return otherVersion(a, c.opts.Version)
+	}
 	if err == nil && a.Version != c.opts.Version {
 		if err = c.replace(ctx, a); err != nil {
 			return err

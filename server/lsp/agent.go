@@ -70,6 +70,9 @@ func (s *Server) handle(u Update) {
 	defer s.mu.Unlock()
 	switch {
 	case u.Lost != nil:
+		if before := s.link.problem; before != nil && before.Message == problemOf(u.Lost).Message {
+			return // tried again, with the same outcome
+		}
 		s.lost(u.Lost)
 	case u.Agent != nil:
 		if u.Agent.PID != s.link.last.PID {
@@ -148,6 +151,9 @@ func (s *Server) synced() {
 	now := *s.link.agent
 	restarted := s.link.last.PID != 0 && (s.link.last.PID != now.PID || !s.link.last.Started.Equal(now.Started))
 	seen := s.link.seen
+	for pkg, problems := range s.refused { // what was the agent's may be over
+		s.refused[pkg] = slices.DeleteFunc(problems, func(p *api.Problem) bool { return p.File == "" })
+	}
 	s.link.last, s.link.synced, s.link.seen, s.link.told = now, true, nil, ""
 	for name, h := range s.held {
 		switch {
@@ -182,6 +188,7 @@ func (s *Server) update(now *api.Service) {
 		svc = &service{said: map[string]bool{}}
 		s.services[now.Name] = svc
 		delete(s.endedWith, now.Package)
+		delete(s.refused, now.Package) // it runs, whoever had more luck
 	}
 	before := svc.Service
 	svc.Service = *now

@@ -201,6 +201,9 @@ func (s *Server) didSave(p *protocol.DidSaveTextDocumentParams) {
 	} else {
 		path = realPath(path)
 	}
+	if filepath.Base(path) == settings.FileName {
+		clear(s.refused) // the next run says what is wrong still
+	}
 	s.save(path)
 	s.publish.poke() // settings are checked against files
 }

@@ -378,6 +378,25 @@ func TestRunRefused(t *testing.T) {
 		t.Errorf("%+v", err)
 	}
 	e.diagnostics(fileURI(dir+"/main.go"), "cleared", func(p published) bool { return len(p.Diagnostics) == 0 })
+	// A terminal's run that goes through clears it too, and so does a save of the settings.
+	for what, mend := range map[string]func(){
+		"a terminal": func() { a.set(orders(dir, api.PhaseLive)) },
+		"a save": func() {
+			e.notify("textDocument/didSave", map[string]any{"textDocument": map[string]any{"uri": fileURI(dir + "/fairlead.yaml")}})
+		},
+	} {
+		a.mu.Lock()
+		a.runErr = &api.Problem{Code: "no-cluster", Message: "no cluster answers, " + what}
+		a.mu.Unlock()
+		e.execute("fairlead.run", map[string]any{"dir": dir})
+		e.diagnostics(fileURI(dir+"/main.go"), "refused again", func(p published) bool {
+			return len(p.Diagnostics) == 1 && strings.Contains(p.Diagnostics[0].Message, what)
+		})
+		mend()
+		e.diagnostics(fileURI(dir+"/main.go"), "cleared by "+what, func(p published) bool { return len(p.Diagnostics) == 0 })
+		end := orders(dir, api.PhaseEnded)
+		a.set(end)
+	}
 	if n := e.count("window/showMessage"); n != 0 {
 		t.Errorf("%d messages beside the answer's own", n)
 	}
