@@ -42,7 +42,11 @@ export class Logs implements vscode.WebviewViewProvider, vscode.Disposable {
   async show(name: string | undefined, focus: boolean): Promise<void> {
     if (name && name !== this.current) this.select(name);
     if (this.view) this.view.show(!focus);
-    else await vscode.commands.executeCommand('fairlead.logs.focus');
+    else {
+      // The first time there is only a command for it, which takes the focus along.
+      await vscode.commands.executeCommand('fairlead.logs.focus');
+      if (!focus) await vscode.commands.executeCommand('workbench.action.focusActiveEditorGroup');
+    }
     if (focus) this.view?.show(false);
   }
 

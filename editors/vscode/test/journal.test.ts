@@ -54,7 +54,11 @@ class Reader {
     this.wake();
   }
   async until(n: number): Promise<string[]> {
-    while (this.got.length < n) await new Promise<void>((r) => (this.wake = r));
+    const late = setTimeout(() => this.wake(), 10_000);
+    const end = Date.now() + 10_000;
+    while (this.got.length < n && Date.now() < end) await new Promise<void>((r) => (this.wake = r));
+    clearTimeout(late);
+    assert.ok(this.got.length >= n, `only ${JSON.stringify(this.got)} came`);
     return this.got;
   }
 }

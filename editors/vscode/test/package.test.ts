@@ -70,7 +70,7 @@ test('the agent\'s words are ours', () => {
 
 test('what is installed is pinned, and from no host in particular', () => {
   for (const [name, v] of Object.entries(manifest.devDependencies)) assert.match(v, /^\d+\.\d+\.\d+$/, name);
-  assert.doesNotMatch(read(root, 'package-lock.json'), /"resolved"|https?:\/\/[^"]*(registry|npmjs)/);
+  assert.doesNotMatch(read(root, 'package-lock.json'), /"resolved"/);
 });
 
 /** entries lists a zip file's: name, mode, content. */

@@ -138,7 +138,7 @@ export class Rows {
       }
       case 'exited': {
         const code = typeof v.exit_code === 'number' ? v.exit_code : undefined;
-        return this.make('event', time, gen, `The process ended${code === undefined ? '' : ` with code ${code}`}${str(v.reason) ? `: ${str(v.reason)}` : ''}`, code === 0 ? info : 5);
+        return this.make('event', time, gen, `The process ended${str(v.reason) ? `: ${str(v.reason)}` : code === undefined ? '' : ` with code ${code}`}`, code === 0 ? info : 5);
       }
       case 'failed':
         return this.make('event', time, gen, `The process could not be started${str(v.reason) ? `: ${str(v.reason)}` : ''}`, 5);
