@@ -62,8 +62,21 @@ func (m *mark) anchor(d *document) {
 	if m.problem.Line == 0 {
 		return
 	}
-	m.at = d.saved.place(m.problem.Line, m.problem.Column, true)
-	for _, e := range d.edits {
+	saved, edits := d.saved, d.edits
+	if len(edits) > 0 {
+		// A build that the file watcher began can have failed before the editor says that it has saved: then what is on the
+		// disk is what was built, and the edits are in it.
+		if b, err := os.ReadFile(d.path); err == nil && string(b) != saved.s {
+			saved = newText(strings.ToValidUTF8(string(b), "\uFFFD"))
+			e, _ := difference(saved.s, d.text.s)
+			edits = []edit{e}
+			if saved.s == d.text.s {
+				edits = nil
+			}
+		}
+	}
+	m.at = saved.place(m.problem.Line, m.problem.Column, true)
+	for _, e := range edits {
 		to, there := m.at.move(e)
 		if !there {
 			m.gone = true

@@ -244,7 +244,7 @@ func tail(b []byte) []byte {
 	return b[max(0, len(b)-most):]
 }
 
-// editors runs the tests that drive editors: a real VS Code in a real browser.
+// editors runs what needs the tools: the extension's own tests, then those that drive a real VS Code in a real browser.
 func (r *runner) editors() error {
 	dir, err := toolsDir()
 	if err != nil {
@@ -267,63 +267,83 @@ func (r *runner) editors() error {
 		fmt.Printf("skipped 1: the editors' tests: %s\n", why)
 		return nil
 	}
-	vsix, err := r.vsix(dir)
+	// The same Node.js everywhere, before the machine's own.
+	env := append(slices.Clone(r.env), "PATH="+filepath.Dir(filepath.Join(dir, toolNode))+string(os.PathListSeparator)+os.Getenv("PATH"), "FAIRLEAD_TEST_TOOLS="+dir)
+	vsix, err := r.vsix(env)
 	if err != nil {
-		return err
-	}
-	if err := r.extension(dir); err != nil {
 		return err
 	}
 	tests, err := filepath.Glob("test/vscode/*.test.mjs")
 	if err != nil {
 		return err
 	}
-	// A test that leaves a handle open keeps Node.js from ending.
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, filepath.Join(dir, toolNode), append([]string{"--test", "--test-concurrency=1", "--test-reporter=spec"}, tests...)...)
-	cmd.Env = append(slices.Clone(r.env), "FAIRLEAD_TEST_TOOLS="+dir, "FAIRLEAD_TEST_VSIX="+vsix)
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	return cmd.Run()
+	return errors.Join(
+		loud(extension, env, 5*time.Minute, "npm", "test", "--silent"),
+		// One after the other: two browsers starve each other on two processors.
+		loud(".", append(env, "FAIRLEAD_TEST_VSIX="+vsix), 20*time.Minute, "node", append([]string{"--test", "--test-concurrency=1", "--test-reporter=spec"}, tests...)...),
+	)
 }
 
-// extension runs the extension's own tests: of what needs no editor, and of its pages in a browser.
-func (r *runner) extension(tools string) error {
-	cmd := exec.Command("npm", "test", "--silent")
-	cmd.Dir = filepath.Join("editors", "vscode")
-	cmd.Env = append(slices.Clone(r.env), "PATH="+filepath.Dir(filepath.Join(tools, toolNode))+string(os.PathListSeparator)+os.Getenv("PATH"))
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+// loud runs a command whose output is the step's. A test that leaves a handle open keeps Node.js from ending: hence the
+// limit.
+func loud(dir string, env []string, limit time.Duration, name string, args ...string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, lookIn(env, name), args...)
+	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = dir, env, os.Stdout, os.Stderr
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("the extension's own tests: %w", err)
+		return fmt.Errorf("%s %s: %w", name, args[0], err)
 	}
 	return nil
 }
 
-// vsix packs the extension with the executable that the other tests use.
-func (r *runner) vsix(tools string) (string, error) {
-	env := append(slices.Clone(r.env), "PATH="+filepath.Dir(filepath.Join(tools, toolNode))+string(os.PathListSeparator)+os.Getenv("PATH"))
-	run := func(dir, name string, args ...string) error {
-		cmd := exec.Command(name, args...)
-		cmd.Dir, cmd.Env = dir, env
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, tail(out))
-		}
-		return nil
+func quiet(dir string, env []string, name string, args ...string) error {
+	cmd := exec.Command(lookIn(env, name), args...)
+	cmd.Dir, cmd.Env = dir, env
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, tail(out))
 	}
-	extension := filepath.Join("editors", "vscode")
+	return nil
+}
+
+// lookIn finds a program in the PATH of env: package exec looks in our own.
+func lookIn(env []string, name string) string {
+	for _, kv := range slices.Backward(env) {
+		path, ok := strings.CutPrefix(kv, "PATH=")
+		if !ok {
+			continue
+		}
+		for _, dir := range filepath.SplitList(path) {
+			file := filepath.Join(dir, name)
+			if st, err := os.Stat(file); err == nil && st.Mode().IsRegular() && st.Mode()&0o111 != 0 {
+				return file
+			}
+		}
+		break
+	}
+	return name
+}
+
+var extension = filepath.Join("editors", "vscode")
+
+// vsix packs the extension with the executable that the other tests use.
+func (r *runner) vsix(env []string) (string, error) {
 	if !newer(filepath.Join(extension, "node_modules", ".package-lock.json"), filepath.Join(extension, "package-lock.json")) {
-		if err := retry(func() error { return run(extension, "npm", "ci", "--loglevel=error") }); err != nil {
+		if err := retry(func() error { return quiet(extension, env, "npm", "ci", "--loglevel=error") }); err != nil {
 			return "", err
 		}
 	}
 	out := filepath.Join(r.dir, "vsix")
 	bin := r.value("FAIRLEAD_TEST_BIN")
-	if err := run(".", "node", filepath.Join(extension, "scripts", "vsix.mjs"), "--out", out, "--agent", bin, "linux-x64"); err != nil {
+	if err := quiet(".", env, "node", filepath.Join(extension, "scripts", "vsix.mjs"), "--out", out, "--agent", bin, "linux-x64"); err != nil {
 		return "", err
 	}
 	made, err := filepath.Glob(filepath.Join(out, "*.vsix"))
-	if err != nil || len(made) != 1 {
-		return "", fmt.Errorf("want one extension in %s, have %q (%w)", out, made, err)
+	if err == nil && len(made) != 1 {
+		err = fmt.Errorf("want one extension in %s, have %q", out, made)
+	}
+	if err != nil {
+		return "", err
 	}
 	return made[0], nil
 }

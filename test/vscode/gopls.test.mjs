@@ -30,6 +30,7 @@ onMachine('beside gopls', 'gopls', async (m, step) => {
 		await problems(1); // gopls sees it before it is saved
 		await wb.save();
 		await f.state(/failed: main.go/);
+		await f.lens(/failed/); // comes after the diagnostics of the same build
 		await problems(1);
 		assert.equal(await wb.squiggle().count(), 1);
 		await wb.palette('Problems: Focus on Problems View');

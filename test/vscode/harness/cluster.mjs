@@ -15,7 +15,10 @@ export class Namespace {
 		const n = new Namespace();
 		n.server = member('server');
 		n.tls = { ca: data('certificate-authority-data'), cert: data('client-certificate-data'), key: data('client-key-data') };
-		const made = await n.call('POST', '/api/v1/namespaces', { metadata: { generateName: 'vscode-', labels: { 'pod-security.kubernetes.io/enforce': 'restricted' } } });
+		// The API server may have been restarted a moment ago, by a test of such faults.
+		const made = await eventually('a namespace', () => n.call('POST', '/api/v1/namespaces', {
+			metadata: { generateName: 'vscode-', labels: { 'pod-security.kubernetes.io/enforce': 'restricted' } },
+		}));
 		n.name = made.metadata.name;
 		machine.cleanup(() => n.call('DELETE', `/api/v1/namespaces/${n.name}`, { gracePeriodSeconds: 0 }));
 		return n;
