@@ -40,6 +40,7 @@ type link struct {
 	seen    map[string]bool
 	last    api.Agent // that was attached last
 	told    string    // the problem that a message was shown for
+	lost    bool      // since it was synced last
 }
 
 // service is one service under edit and what this server keeps beside it.
@@ -104,7 +105,7 @@ func (s *Server) changed() {
 
 func (s *Server) lost(err error) {
 	p := problemOf(err)
-	s.link.agent, s.link.synced, s.link.seen, s.link.problem = nil, false, nil, p
+	s.link.agent, s.link.synced, s.link.seen, s.link.problem, s.link.lost = nil, false, nil, p, true
 	// What the services do now is not known; showing the last state would be a guess. Their marks stay until the agent is
 	// back: the errors of a build do not go away with the agent.
 	for _, svc := range s.services {
@@ -157,10 +158,12 @@ func (s *Server) synced() {
 	now := *s.link.agent
 	restarted := s.link.last.PID != 0 && (s.link.last.PID != now.PID || !s.link.last.Started.Equal(now.Started))
 	seen := s.link.seen
-	for pkg, problems := range s.refused { // what was the agent's may be over
-		s.refused[pkg] = slices.DeleteFunc(problems, func(p *api.Problem) bool { return p.File == "" })
+	if s.link.lost { // what was refused before may be over; what was refused while the first attachment began is not
+		for pkg, problems := range s.refused {
+			s.refused[pkg] = slices.DeleteFunc(problems, func(p *api.Problem) bool { return p.File == "" })
+		}
 	}
-	s.link.last, s.link.synced, s.link.seen, s.link.told = now, true, nil, ""
+	s.link.last, s.link.synced, s.link.seen, s.link.told, s.link.lost = now, true, nil, "", false
 	for name, h := range s.held {
 		lost := h.lost
 		h.lost = false
