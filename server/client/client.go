@@ -425,7 +425,11 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 	if out == nil {
 		return nil
 	}
-	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return c.unreached(ctx, err)
+	}
+	if err := json.Unmarshal(b, out); err != nil {
 		return fmt.Errorf("understand the agent: %w", err)
 	}
 	return nil
@@ -436,7 +440,7 @@ func (c *Client) unreached(ctx context.Context, err error) error {
 		return ctx.Err()
 	}
 	c.forget()
-	if notThere(err) {
+	if notThere(err) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) { // the last two: it ended meanwhile
 		return noAgent()
 	}
 	return fmt.Errorf("ask the agent: %w", err)

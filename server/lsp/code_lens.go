@@ -167,18 +167,26 @@ func duration(d time.Duration) string {
 	return fmt.Sprintf("%.1f s", d.Seconds())
 }
 
+// lensesAgain is when the editor is asked a second time after the last change: VS Code drops the request that it is about
+// to make when its editor loses the focus, and would show "building" until it has it back.
+const lensesAgain = time.Second
+
 // refreshLenses asks the editor to ask again. One request at a time: the next says what came meanwhile.
-func (s *Server) refreshLenses() {
+func (s *Server) refreshLenses() { s.refreshLensesOnce(true) }
+
+func (s *Server) refreshLensesOnce(again bool) {
 	s.mu.Lock()
 	if !s.caps.lensRefresh || s.state != stateRunning || s.refreshing {
-		again := s.refreshing
+		busy := s.refreshing
 		s.mu.Unlock()
-		if again {
+		if busy {
 			s.after(100*time.Millisecond, s.lenses.poke)
 		}
 		return
 	}
 	s.refreshing = true
+	s.refreshes++
+	count := s.refreshes
 	s.mu.Unlock()
 	s.spawn(func(ctx context.Context) {
 		ctx, cancel := shorter(ctx)
@@ -190,4 +198,14 @@ func (s *Server) refreshLenses() {
 		s.refreshing = false
 		s.mu.Unlock()
 	})
+	if again {
+		s.after(lensesAgain, func() {
+			s.mu.Lock()
+			last := s.refreshes == count
+			s.mu.Unlock()
+			if last {
+				s.refreshLensesOnce(false)
+			}
+		})
+	}
 }

@@ -56,7 +56,9 @@ func TestLenses(t *testing.T) {
 	s.Phase, s.Detail = api.PhaseBuilding, ""
 	want("building", "building", "Logs", "Stop")
 	s.Phase, s.URL, s.MS = api.PhaseLive, "http://127.0.0.1:8080/", 312
+	before := e.count("workspace/codeLens/refresh")
 	want("live", "live in 312 ms", "Open in browser", "Logs", "Stop")
+	e.eventually("a second refresh", func() bool { return e.count("workspace/codeLens/refresh") > before+1 })
 	e.await("the browser", func(got []message) bool {
 		return slices.ContainsFunc(got, func(m message) bool {
 			return m.Method == "window/showDocument" && strings.Contains(string(m.Params), `"uri":"http://127.0.0.1:8080/"`) && strings.Contains(string(m.Params), `"external":true`)

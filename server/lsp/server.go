@@ -71,6 +71,7 @@ type Server struct {
 	restarting   bool
 	runAfterSync chan struct{}
 	refreshing   bool
+	refreshes    int // how often it was asked to
 	number       int // of progress tokens
 }
 
