@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -20,6 +21,7 @@ const endLimit = 75 * time.Second
 // Its goroutine is the attachment's.
 type front struct {
 	c    *client.Client
+	name string // as the agent knows us
 	show renderer
 
 	mu    sync.Mutex
@@ -40,11 +42,12 @@ func runService(ctx context.Context, o runOptions) error {
 	if err != nil {
 		return err
 	}
-	c, err := newClient(f, fmt.Sprintf("fairlead run (pid %d)", os.Getpid()), true)
+	name := fmt.Sprintf("fairlead run (pid %d)", os.Getpid())
+	c, err := newClient(f, name, true)
 	if err != nil {
 		return err
 	}
-	fr := &front{c: c, show: o.show, known: map[string]*api.Service{}, news: make(chan struct{})}
+	fr := &front{c: c, name: name, show: o.show, known: map[string]*api.Service{}, news: make(chan struct{})}
 	req := api.RunRequest{Dir: dir, Main: o.main, Args: o.args, On: o.place.on, Kubeconfig: o.place.kubeconfig, Context: o.place.context, Namespace: o.place.namespace,
 		Registry: o.place.registry, Env: environment(), Keep: o.keep, TakeOver: o.takeOver}
 
@@ -208,7 +211,8 @@ func (f *front) introduce(ans api.RunAnswer, dir string) {
 	if s.Phase != api.PhaseOpening {
 		f.show.show(&api.EnvironmentEvent{Header: api.Header{Type: api.KindEnvironment, Generation: s.Generation, Time: now}, Environment: env, State: "connected"})
 	}
-	f.say("joined: it runs already, held by %s", strings.Join(s.Clients, ", "))
+	others := slices.DeleteFunc(slices.Clone(s.Clients), func(name string) bool { return name == f.name })
+	f.say("joined: it runs already, held by %s", strings.Join(others, ", "))
 	if s.URL != "" && s.Process == api.StateRunning {
 		f.show.show(&api.ReadyEvent{Header: api.Header{Type: api.KindReady, Generation: s.Generation, Time: now}, URL: s.URL})
 	}

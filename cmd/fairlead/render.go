@@ -31,9 +31,8 @@ type textRenderer struct {
 	out, err io.Writer
 	service  string
 	color    bool
-	building bool
-	lastURL  string
 	dir      string
+	wasLive  bool // what is told of the first time is the time since the start
 }
 
 func (r *textRenderer) paint(code, s string) string {
@@ -97,6 +96,7 @@ func (r *textRenderer) show(e api.Event) {
 		}
 	case *api.ReadyEvent:
 		if e.URL != "" && e.MS == 0 {
+			r.wasLive = true
 			r.say("%s %s runs generation %d again", r.paint("32", "live:"), e.URL, e.Generation)
 			return
 		}
@@ -104,7 +104,12 @@ func (r *textRenderer) show(e api.Event) {
 			r.say("%s generation %d runs, and listens on no port", r.paint("32", "live:"), e.Generation)
 			return
 		}
-		r.say("%s %s runs generation %d, %s after the save", r.paint("32", "live:"), e.URL, e.Generation, ms(e.MS))
+		since := "save"
+		if !r.wasLive {
+			since = "start"
+		}
+		r.wasLive = true
+		r.say("%s %s runs generation %d, %s after the %s", r.paint("32", "live:"), e.URL, e.Generation, ms(e.MS), since)
 	case *api.LogEvent:
 		if e.Dropped > 0 {
 			r.say("%s %d lines of the log were dropped: the service writes faster than they can be shown", r.paint("33", "dropped:"), e.Dropped)
