@@ -219,6 +219,7 @@ func TestState(t *testing.T) {
 		{crashed{&api.Problem{Code: "panic"}}, api.PhaseLive, "panic"},
 		{&api.ProcessEvent{Header: head(api.KindProcess, 1), State: api.StateExited}, api.PhaseDown, "panic"},
 		{env("lost"), api.PhaseLost, "connection-lost panic"},
+		{env("connecting"), api.PhaseLost, "connection-lost panic"}, // a pod is waited for: it is lost until it is back
 		{env("connected"), api.PhaseDown, "panic"},
 		{&api.ReadyEvent{Header: head(api.KindReady, 4), URL: "u"}, api.PhaseDown, ""},
 		{settingsRead{[]*api.Problem{{Code: "key"}}}, api.PhaseDown, "key"},
@@ -227,6 +228,9 @@ func TestState(t *testing.T) {
 		{over{&api.Problem{Code: "held"}}, api.PhaseEnded, "held"},
 	} {
 		s.apply(tt.step, time.Unix(int64(i), 0))
+		if e, ok := tt.step.(*api.EnvironmentEvent); ok && e.State == "connecting" && s.svc.Detail != "lost; connecting" {
+			t.Errorf("step %d: detail %q", i, s.svc.Detail)
+		}
 		var codes []string
 		for _, p := range s.svc.Problems {
 			codes = append(codes, p.Code)

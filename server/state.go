@@ -54,6 +54,7 @@ type state struct {
 
 	env        string // the last EnvironmentEvent's state
 	envReason  string
+	lost       string // why the connection was lost last
 	working    api.Phase // building or shipping, else ""
 	canceled   string    // why nothing of the last save runs, if it was broken off
 	buildWrong bool
@@ -134,10 +135,15 @@ func (s *state) apply(step any, now time.Time) bool {
 }
 
 func (s *state) environment(e *api.EnvironmentEvent) {
-	s.env, s.envReason = e.State, e.Reason
 	s.svc.Environment = e.Environment
+	if e.State == "connecting" && s.env == "lost" { // what is waited for; it is lost all the same, and why is not forgotten
+		s.envReason = s.lost + "; " + e.Reason
+		return
+	}
+	s.env, s.envReason = e.State, e.Reason
 	switch e.State {
 	case "lost":
+		s.lost = e.Reason
 		s.replace(keyEnvironment, keyEnvironment, []*api.Problem{{Code: api.CodeLost, Severity: api.SeverityWarning, Message: e.Reason,
 			Hint: "it is tried again; what is saved meanwhile is shipped then"}})
 	case "connected":

@@ -13,13 +13,13 @@ onCluster('the loop in a cluster', 'cluster', async (m, step) => {
 	await loop(m, step, {
 		dir,
 		readme: (name) => (name === 'vscode-lost' ? { readme: name } : {}),
+		lost: /disconnected: .*/,
 		lose: async () => {
 			const [pod] = await eventually('one pod', async () => {
 				const all = await ns.pods();
 				return all.length === 1 && all;
 			});
 			await ns.deletePod(pod);
-			return /disconnected: .*/;
 		},
 	});
 	await ns.wantNothing();

@@ -9,10 +9,10 @@ onMachine('the loop on this machine', 'local', async (m, step) => {
 	await loop(m, step, {
 		dir,
 		readme: (name) => (name === 'vscode-lost' ? {} : { readme: name }),
+		// No state is asked for: a supervisor of this machine is back sooner than a status bar is drawn.
 		lose: async () => {
 			const [sup] = await eventually('one supervisor', () => m.supervisors().length === 1 && m.supervisors());
 			process.kill(sup.pid, 'SIGKILL');
-			return /disconnected|opening|live/;
 		},
 	});
 });
