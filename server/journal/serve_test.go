@@ -70,7 +70,7 @@ func TestServe(t *testing.T) {
 	addr := loopback(t, j)
 	j.Append(line(1))
 	j.Append(ready(3))
-	j.AppendLine(&api.LogEvent{Header: api.Header{Type: api.KindLog}, Text: `{"level":"info","msg":"m","k":"v"}`}, "db-0/db")
+	j.Append(of("db-0/db", &api.LogEvent{Header: api.Header{Type: api.KindLog}, Text: `{"level":"info","msg":"m","k":"v"}`}))
 	all, events := dial(t, addr, "", nil), dial(t, addr, "?logs=0", nil)
 	var got []api.Entry
 	for range 3 {
@@ -157,7 +157,7 @@ func TestResume(t *testing.T) {
 			case i%100 == 99:
 				j.Append(ready(i))
 			case i%7 == 0:
-				j.AppendLine(line(i), "db-0/db")
+				j.Append(of("db-0/db", line(i)))
 			default:
 				j.Append(line(i))
 			}
