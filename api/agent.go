@@ -185,6 +185,6 @@ type Line struct {
 	Message string `json:"message,omitempty"` // empty: the text is the message
 	// Attrs are the line's other members in their order, each [name, value as text].
 	Attrs [][2]string `json:"attrs,omitempty"`
-	// Process names what wrote it: empty for the service itself, else "pod/container".
+	// Process is the event's: empty for the service itself, else "pod/container".
 	Process string `json:"process,omitempty"`
 }

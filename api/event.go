@@ -103,7 +103,7 @@ type ReadyEvent struct {
 	MS  int64  `json:"ms"` // since the save that led to it (since the start of the run for the first); 0 if it only is back after a loss
 }
 
-// LogEvent is one line that the service wrote, without its end of line.
+// LogEvent is one line that the service wrote, or another container of its environment, without its end of line.
 type LogEvent struct {
 	Header
 	Stream  string `json:"stream"` // "stdout" or "stderr"
@@ -111,6 +111,9 @@ type LogEvent struct {
 	Partial bool   `json:"partial,omitempty"`
 	// Dropped counts the lines lost just before this one, because the reader or the buffer could not keep up.
 	Dropped uint64 `json:"dropped,omitempty"`
+	// Process names the container that wrote it, "pod/container", if it is not the service's own. Kubernetes does not tell
+	// which stream such a line came by: Stream is "stdout".
+	Process string `json:"process,omitempty"`
 }
 
 // ProblemEvent tells of a Problem.

@@ -27,6 +27,7 @@ func TestEventContract(t *testing.T) {
 		`{"type":"listening","generation":3,"time":"2026-01-02T03:04:05.000000006Z","ports":[{"port":80,"main":true}]}`:                                         &ListeningEvent{Header: h(KindListening), Ports: []Port{{Port: 80, Main: true}}},
 		`{"type":"ready","generation":3,"time":"2026-01-02T03:04:05.000000006Z","url":"","ms":5}`:                                                               &ReadyEvent{Header: h(KindReady), MS: 5},
 		`{"type":"log","generation":3,"time":"2026-01-02T03:04:05.000000006Z","stream":"stdout","text":"","dropped":2}`:                                         &LogEvent{Header: h(KindLog), Stream: "stdout", Dropped: 2},
+		`{"type":"log","generation":3,"time":"2026-01-02T03:04:05.000000006Z","stream":"stdout","text":"t","process":"p/c"}`:                                    &LogEvent{Header: h(KindLog), Stream: "stdout", Text: "t", Process: "p/c"},
 		`{"type":"problem","generation":3,"time":"2026-01-02T03:04:05.000000006Z","code":"c","message":"m","file":"f","line":1,"column":2}`:                     &ProblemEvent{Header: h(KindProblem), Problem: Problem{Code: "c", Message: "m", File: "f", Line: 1, Column: 2}},
 	} {
 		b, err := json.Marshal(e)

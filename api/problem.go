@@ -88,4 +88,5 @@ const (
 	CodeLogsDropped  = "logs-dropped" // lines were lost because the reader was slower than the service
 	CodeGone         = "gone"         // the environment was removed
 	CodeLost         = "connection-lost"
+	CodeNoLogs       = "no-logs" // the lines of the environment's other containers may not be read
 )

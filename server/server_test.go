@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"fairlead.dev/api"
+	"fairlead.dev/bridge"
 	"fairlead.dev/syncer"
 	"fairlead.dev/syncer/build"
 )
@@ -328,3 +329,68 @@ func TestReadyOnce(t *testing.T) {
 		t.Errorf("no save led to it, it took %d ms", r.MS)
 	}
 }
+
+// others is an environment with more containers than the service's.
+type others struct {
+	bridge.Environment
+	lines []*api.LogEvent
+	err   error
+}
+
+func (o others) FollowLogs(ctx context.Context, emit func(*api.LogEvent)) error {
+	for _, l := range o.lines {
+		emit(l)
+	}
+	return o.err
+}
+
+// The other containers' lines are told with the generation that is wanted; a right that is missing is one warning, which
+// stands though the connection comes and goes.
+func TestOtherContainers(t *testing.T) {
+	line := func() *api.LogEvent {
+		return &api.LogEvent{Header: api.Header{Type: api.KindLog, Time: time.Unix(5, 0)}, Stream: "stdout", Text: "hello", Process: "shop-1-a/proxy"}
+	}
+	var got []api.Event
+	s := &Session{cfg: Config{Emit: func(e api.Event) { got = append(got, e) }}, keep: &keeper{rec: Record{Generation: 7}}, envReady: make(chan struct{}),
+		env: others{lines: []*api.LogEvent{line()}, err: &api.Problem{Code: api.CodeNoLogs, Message: "you may not", Hint: "ask"}}}
+	close(s.envReady)
+	s.followOthers(t.Context())
+	if len(got) != 2 {
+		t.Fatalf("%+v", got)
+	}
+	want := line()
+	want.Generation = 7
+	if d := cmp.Diff(api.Event(want), got[0]); d != "" {
+		t.Error(d)
+	}
+	p := got[1].(*api.ProblemEvent)
+	if p.Code != api.CodeNoLogs || p.Severity != api.SeverityWarning || p.Owner != keyEnvironment || p.Generation != 7 {
+		t.Errorf("%+v", p)
+	}
+	st := newState(api.Service{}, time.Unix(1, 0))
+	for _, e := range []any{p, &api.EnvironmentEvent{State: "lost", Reason: "r"}, &api.EnvironmentEvent{State: "connected"}, p} {
+		st.apply(e, time.Unix(2, 0))
+	}
+	if ps := st.service().Problems; len(ps) != 1 || ps[0].Code != api.CodeNoLogs || ps[0].Severity != api.SeverityWarning {
+		t.Errorf("%+v", ps)
+	}
+
+	// An environment that does not come up says why by its containers' words, before it fails.
+	got = nil
+	down := &notUp{&api.Problem{Code: "init-failed"}, []*api.LogEvent{line()}}
+	s.cfg.Open = func(context.Context, bridge.Spec, bridge.Progress) (bridge.Environment, error) { return nil, down }
+	if err := s.openEnvironment(t.Context()); err != error(down) || api.Problems(err, "x")[0].Code != "init-failed" {
+		t.Errorf("%v", err)
+	}
+	if len(got) != 1 || got[0].(*api.LogEvent).Text != "hello" {
+		t.Errorf("%+v", got)
+	}
+}
+
+type notUp struct {
+	error
+	lines []*api.LogEvent
+}
+
+func (n *notUp) Unwrap() error             { return n.error }
+func (n *notUp) LogLines() []*api.LogEvent { return n.lines }

@@ -56,8 +56,15 @@ type Config struct {
 	note func(step any)
 }
 
+// logFollower is a bridge.Environment in which more runs than the service. FollowLogs tells what the other containers write
+// until ctx ends; its error is a warning: the lines are not to be had.
+type logFollower interface {
+	FollowLogs(ctx context.Context, emit func(*api.LogEvent)) error
+}
+
 // Session is one service under edit. Its goroutines, all ended when Run returns: the opening of the environment, the
-// connection, the follower of the pod's events, the watcher and the loop, and the tunnels' connections.
+// connection, the followers of the pod's events and of the other containers' lines, the watcher and the loop, and the
+// tunnels' connections.
 type Session struct {
 	cfg    Config
 	keep   *keeper
@@ -186,6 +193,7 @@ func (s *Session) Run(ctx context.Context) error {
 	wg.Go(func() { fail(s.openEnvironment(ctx)) })
 	wg.Go(func() { fail(ended(ctx, s.conn.Run(ctx))) })
 	wg.Go(func() { s.follow(ctx) })
+	wg.Go(func() { s.followOthers(ctx) })
 	wg.Go(func() { fail(ended(ctx, s.watch(ctx))) })
 	wg.Go(func() {
 		select {
@@ -216,6 +224,12 @@ func (s *Session) openEnvironment(ctx context.Context) error {
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil
+		}
+		var wrote interface{ LogLines() []*api.LogEvent } // what the containers said that did not come up
+		if errors.As(err, &wrote) {
+			for _, l := range wrote.LogLines() {
+				s.emit(l)
+			}
 		}
 		return err
 	}
@@ -411,6 +425,29 @@ func (s *Session) follow(ctx context.Context) {
 			s.podEvent(ctx, e)
 			return nil
 		})
+	}
+}
+
+// followOthers tells what the environment's other containers write.
+func (s *Session) followOthers(ctx context.Context) {
+	env, err := s.environment(ctx)
+	if err != nil {
+		return
+	}
+	f, ok := env.(logFollower)
+	if !ok {
+		return
+	}
+	err = f.FollowLogs(ctx, func(l *api.LogEvent) {
+		l.Generation = s.keep.get().Generation
+		s.emit(l)
+	})
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	for _, p := range api.Problems(err, "logs") {
+		p.Owner, p.Severity = keyEnvironment, api.SeverityWarning
+		s.emit(&api.ProblemEvent{Header: api.Header{Type: api.KindProblem, Generation: s.keep.get().Generation}, Problem: *p})
 	}
 }
 

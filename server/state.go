@@ -33,7 +33,7 @@ type (
 	over struct{ err error }
 )
 
-// The keys under which standing problems are replaced; they are owners, but for the one that shares its owner's name with
+// The keys under which standing problems are replaced; they are owners, but for those that share their owner's name with
 // another.
 const (
 	keyBuild       = "build"
@@ -42,9 +42,10 @@ const (
 	keySync        = "sync"
 	keyWatch       = "watch" // owner "sync"
 	keyProcess     = "process"
+	keyLogs        = "logs" // owner "environment"; a connection that is there again does not clear it
 )
 
-var keys = []string{keyEnvironment, keySettings, keyBuild, keySync, keyWatch, keyProcess}
+var keys = []string{keyEnvironment, keyLogs, keySettings, keyBuild, keySync, keyWatch, keyProcess}
 
 // state makes an api.Service of what happens in a session. It is pure: times come with the steps.
 type state struct {
@@ -54,7 +55,7 @@ type state struct {
 
 	env        string // the last EnvironmentEvent's state
 	envReason  string
-	lost       string // why the connection was lost last
+	lost       string    // why the connection was lost last
 	working    api.Phase // building or shipping, else ""
 	canceled   string    // why nothing of the last save runs, if it was broken off
 	buildWrong bool
@@ -209,6 +210,8 @@ func (s *state) problem(e *api.ProblemEvent) {
 			}
 		}
 		s.add(keySync, p)
+	case p.Code == api.CodeNoLogs:
+		s.add(keyLogs, p)
 	case p.Owner == keyEnvironment:
 		s.add(keyEnvironment, p)
 	}

@@ -312,7 +312,7 @@ func (op *opening) attempt(ctx context.Context) (*Environment, error) {
 	}
 	pod, err := op.c.pod(ctx, w)
 	if err != nil {
-		return nil, err
+		return nil, op.c.withLines(ctx, w, err)
 	}
 	return op.environment(ctx, made, pod)
 }

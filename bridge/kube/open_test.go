@@ -609,9 +609,9 @@ func TestRightsAreThoseUsed(t *testing.T) {
 	o.Namespace = "shop"
 	run(o)
 	used := map[string]bool{
-		// What the fake has no part in: the exec stream; that applying what is not there is a create; what only happens
+		// What the fake has no part in: the exec stream and logs; that applying what is not there is a create; what only happens
 		// when a pod waits for long, or what is deleted takes a while to go.
-		"create pods/exec": true, "create deployments": true, "create secrets": true, "watch events": true, "watch namespaces": true, "watch deployments": true, "watch pods": true,
+		"create pods/exec": true, "get pods/log": true, "create deployments": true, "create secrets": true, "watch events": true, "watch namespaces": true, "watch deployments": true, "watch pods": true,
 	}
 	free := []string{
 		"create selfsubjectaccessreviews", // everybody may ask about himself

@@ -35,6 +35,8 @@ func grants() []grant {
 			why: "find the environment's pod and wait until it runs"},
 		{resource: "pods/exec", verbs: []string{"create"},
 			why: "the connection: one exec stream to the supervisor in the pod"},
+		{resource: "pods/log", verbs: []string{"get"}, optional: true,
+			why: "optional: shows what the environment's other containers write, beside the service's own lines"},
 		{resource: "events", verbs: []string{"watch"}, optional: true,
 			why: "optional: says why a pod waits, such as a volume that cannot be mounted"},
 	}

@@ -32,7 +32,9 @@ type textRenderer struct {
 	service  string
 	color    bool
 	dir      string
-	wasLive  bool // what is told of the first time is the time since the start
+	wasLive  bool   // what is told of the first time is the time since the start
+	partial  bool   // the line written last goes on
+	process  string // who wrote it
 }
 
 func (r *textRenderer) paint(code, s string) string {
@@ -114,11 +116,7 @@ func (r *textRenderer) show(e api.Event) {
 		if e.Dropped > 0 {
 			r.say("%s %d lines of the log were dropped: the service writes faster than they can be shown", r.paint("33", "dropped:"), e.Dropped)
 		}
-		if e.Partial {
-			fmt.Fprint(r.out, e.Text)
-		} else {
-			fmt.Fprintln(r.out, e.Text)
-		}
+		r.line(e)
 	case *api.ProblemEvent:
 		mark := r.paint("31", "error:")
 		if e.Severity == api.SeverityWarning {
@@ -128,6 +126,24 @@ func (r *textRenderer) show(e api.Event) {
 		if e.Hint != "" {
 			r.say("hint: %s", clean(e.Hint))
 		}
+	}
+}
+
+// line writes a log line. Those of other containers begin with the container's name; a long line that comes in parts is
+// broken off when another's comes between.
+func (r *textRenderer) line(e *api.LogEvent) {
+	if r.partial && r.process != e.Process {
+		fmt.Fprintln(r.out)
+		r.partial = false
+	}
+	text := e.Text
+	if !r.partial && e.Process != "" {
+		text = "[" + e.Process[strings.LastIndexByte(e.Process, '/')+1:] + "] " + text
+	}
+	if r.partial, r.process = e.Partial, e.Process; r.partial {
+		fmt.Fprint(r.out, text)
+	} else {
+		fmt.Fprintln(r.out, text)
 	}
 }
 

@@ -25,7 +25,7 @@ func (e *encoder) add(t *taken, journal string) {
 	b = append(b, `,"event":`...)
 	if l, ok := t.event.(*api.LogEvent); ok {
 		b = e.event(b, l)
-		t.parse(l, &e.line)
+		parse(l, &e.line)
 		b = appendLine(b, &e.line)
 	} else {
 		j, err := json.Marshal(t.event)
@@ -70,6 +70,10 @@ func (e *encoder) event(b []byte, l *api.LogEvent) []byte {
 	if l.Dropped > 0 {
 		b = append(b, `,"dropped":`...)
 		b = strconv.AppendUint(b, l.Dropped, 10)
+	}
+	if l.Process != "" {
+		b = append(b, `,"process":`...)
+		b = appendString(b, l.Process)
 	}
 	return append(b, '}')
 }

@@ -18,7 +18,7 @@ const (
 	// defaultEvents is far more than a day of saves makes: about ten events a save.
 	defaultEvents = 16 << 10
 	// lineCost is what a line costs beside its text: its api.LogEvent and its place in the queue.
-	lineCost = 104 + 32
+	lineCost = 120 + 24
 	// defaultRead is how many entries Read returns at most if not told.
 	defaultRead = 1024
 )
@@ -50,8 +50,6 @@ type Journal struct {
 type item struct {
 	seq   uint64
 	event api.Event
-	// process is a pointer, as nearly always there is none.
-	process *string
 }
 
 // New makes an empty journal.
@@ -74,7 +72,7 @@ func New(o Options) *Journal {
 // afterwards.
 func (j *Journal) Append(e api.Event) uint64 {
 	if l, ok := e.(*api.LogEvent); ok {
-		return j.appendLine(l, nil)
+		return j.appendLine(l)
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -91,23 +89,14 @@ func (j *Journal) Append(e api.Event) uint64 {
 	return j.seq
 }
 
-// AppendLine adds a line that another process than the service wrote, "pod/container". The event must not be changed
-// afterwards.
-func (j *Journal) AppendLine(e *api.LogEvent, process string) uint64 {
-	if process == "" {
-		return j.appendLine(e, nil)
-	}
-	return j.appendLine(e, &process)
-}
-
-func (j *Journal) appendLine(e *api.LogEvent, process *string) uint64 {
+func (j *Journal) appendLine(e *api.LogEvent) uint64 {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.closed {
 		return 0
 	}
 	j.seq++
-	j.lines.push(item{seq: j.seq, event: e, process: process})
+	j.lines.push(item{seq: j.seq, event: e})
 	j.bytes += len(e.Text) + lineCost
 	for j.lines.n > 1 && (j.bytes > j.opts.LogBytes || j.lines.n > j.opts.LogLines) {
 		j.bytes -= len(j.lines.pop().event.(*api.LogEvent).Text) + lineCost
@@ -157,7 +146,7 @@ func (j *Journal) Read(ctx context.Context, after uint64, logs bool, max int) ([
 		out[i] = t.entry()
 		if l, ok := t.event.(*api.LogEvent); ok {
 			out[i].Line = new(api.Line)
-			t.parse(l, out[i].Line)
+			parse(l, out[i].Line)
 		}
 	}
 	return out, nil
@@ -175,11 +164,9 @@ func (t *taken) entry() api.Entry {
 }
 
 // parse understands the line; what line's Attrs had room for is used again.
-func (t *taken) parse(e *api.LogEvent, line *api.Line) {
+func parse(e *api.LogEvent, line *api.Line) {
 	parseLine(e.Text, line)
-	if t.process != nil {
-		line.Process = *t.process
-	}
+	line.Process = e.Process
 }
 
 // take is Read before lines are understood; it appends to dst.

@@ -17,6 +17,12 @@ func line(n int) *api.LogEvent {
 	return &api.LogEvent{Header: api.Header{Type: api.KindLog, Generation: 1, Time: time.Unix(int64(n), 0).UTC()}, Stream: "stdout", Text: fmt.Sprintf("line %d", n)}
 }
 
+// of makes a line another container's.
+func of(process string, l *api.LogEvent) *api.LogEvent {
+	l.Process = process
+	return l
+}
+
 func ready(n int) *api.ReadyEvent {
 	return &api.ReadyEvent{Header: api.Header{Type: api.KindReady, Generation: api.Generation(n)}}
 }
@@ -55,7 +61,7 @@ func TestRead(t *testing.T) {
 		j.Append(line(i))
 	}
 	j.Append(ready(1)) // 6
-	j.AppendLine(line(5), "db-0/db")
+	j.Append(of("db-0/db", line(5)))
 	j.Append(ready(2)) // 8
 	for _, c := range []struct {
 		after uint64
@@ -157,7 +163,7 @@ func TestWait(t *testing.T) {
 		if a := <-start(t.Context(), 1, true); a.got != "E2" {
 			t.Errorf("what is left after the end: %v", a)
 		}
-		if j.Append(line(2)) != 0 || j.Append(ready(2)) != 0 || j.AppendLine(line(2), "x/y") != 0 {
+		if j.Append(line(2)) != 0 || j.Append(ready(2)) != 0 {
 			t.Error("a closed journal took an entry")
 		}
 	})

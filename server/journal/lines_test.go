@@ -178,8 +178,8 @@ func FuzzLines(f *testing.F) {
 		f.Add(s, "stdout", uint64(0), "pod/db")
 	}
 	f.Fuzz(func(t *testing.T, text, stream string, dropped uint64, process string) {
-		e := &api.LogEvent{Header: api.Header{Type: api.KindLog, Generation: 3, Time: time.Unix(5, 7), Seq: 9}, Text: text, Stream: stream, Dropped: dropped, Partial: dropped%2 == 1}
-		it := taken{item: item{seq: 11, event: e, process: &process}, dropped: dropped}
+		e := &api.LogEvent{Header: api.Header{Type: api.KindLog, Generation: 3, Time: time.Unix(5, 7), Seq: 9}, Text: text, Stream: stream, Dropped: dropped, Partial: dropped%2 == 1, Process: process}
+		it := taken{item: item{seq: 11, event: e}, dropped: dropped}
 		var enc encoder
 		enc.add(&it, "id")
 		if !utf8.Valid(enc.buf) || !json.Valid(enc.buf) || bytes.Count(enc.buf, []byte("\n")) != 1 {
@@ -187,7 +187,7 @@ func FuzzLines(f *testing.F) {
 		}
 		entry := it.entry()
 		entry.Journal, entry.Line = "id", new(api.Line)
-		it.parse(e, entry.Line)
+		parse(e, entry.Line)
 		if len(entry.Line.Attrs) > maxAttrs {
 			t.Fatal("too many attributes")
 		}

@@ -68,8 +68,9 @@ func check(host string, h http.Header, port, token string) (int, error) {
 // bearer finds the token of a request: in the Authorization header, or else among the subprotocols.
 func bearer(h http.Header) (string, error) {
 	if a := h["Authorization"]; len(a) > 0 {
-		scheme, token, ok := strings.Cut(a[0], " ")
-		if len(a) > 1 || !ok || !strings.EqualFold(scheme, "Bearer") {
+		// No token at all is a wrong one; net/http cuts the blank after "Bearer" off then.
+		scheme, token, _ := strings.Cut(a[0], " ")
+		if len(a) > 1 || !strings.EqualFold(scheme, "Bearer") {
 			return "", errors.New(`the Authorization header must be "Bearer TOKEN"`)
 		}
 		return token, nil

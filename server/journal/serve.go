@@ -74,7 +74,9 @@ func parseQuery(raw string) (query, error) {
 
 // Serve upgrades the request to a websocket and streams the journal to it, as the package comment says, until the reader
 // goes, the request's context ends or the journal does. The caller has made sure that the reader may have it.
-func Serve(w http.ResponseWriter, r *http.Request, j *Journal) {
+func Serve(w http.ResponseWriter, r *http.Request, j *Journal) { serve(w, r, j, writeLimit) }
+
+func serve(w http.ResponseWriter, r *http.Request, j *Journal, limit time.Duration) {
 	q, err := parseQuery(r.URL.RawQuery)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
@@ -107,7 +109,7 @@ func Serve(w http.ResponseWriter, r *http.Request, j *Journal) {
 			}
 		}
 	}()
-	if err := stream(ctx, ws, j, q); errors.Is(err, io.EOF) {
+	if err := stream(ctx, ws, j, q, limit); errors.Is(err, io.EOF) {
 		end := websocket.FormatCloseMessage(websocket.CloseNormalClosure, "the session is over")
 		ws.WriteControl(websocket.CloseMessage, end, time.Now().Add(closeLimit))
 		t := time.NewTimer(closeLimit)
@@ -123,7 +125,7 @@ func Serve(w http.ResponseWriter, r *http.Request, j *Journal) {
 }
 
 // stream sends entries until the journal or the connection ends.
-func stream(ctx context.Context, ws *websocket.Conn, j *Journal, q query) error {
+func stream(ctx context.Context, ws *websocket.Conn, j *Journal, q query, limit time.Duration) error {
 	var (
 		e     encoder
 		batch []taken
@@ -150,7 +152,7 @@ func stream(ctx context.Context, ws *websocket.Conn, j *Journal, q query) error 
 			first, reset = false, false
 			q.after = t.seq
 			if len(e.buf) >= messageBytes || i == n-1 {
-				ws.SetWriteDeadline(time.Now().Add(writeLimit))
+				ws.SetWriteDeadline(time.Now().Add(limit))
 				if err := ws.WriteMessage(websocket.TextMessage, e.buf); err != nil {
 					return err
 				}
