@@ -141,3 +141,20 @@ func TestOneAgent(t *testing.T) {
 	}
 	p.wantNothing(t)
 }
+
+// A service that takes any free port keeps its address here, from save to save and from run to run.
+func TestAnyPort(t *testing.T) {
+	p := newLocal(t)
+	s := newTiny(t, "v1")
+	a := p.run(t, s.dir, "--", "-port", "0")
+	first := a.live(t, "v1").URL
+	s.edit(t, "v2")
+	if u := a.live(t, "v2").URL; u != first {
+		t.Errorf("%s after a save, was %s", u, first)
+	}
+	if got, err := get(first + "/version"); err != nil || got != "v2" {
+		t.Errorf("%s answers %q, %v", first, got, err)
+	}
+	a.interrupt(t)
+	p.wantNothing(t)
+}
