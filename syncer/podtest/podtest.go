@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -205,11 +206,18 @@ func Build(t testing.TB, version string) syncer.Executable {
 	write(t, filepath.Join(src, "go.mod"), "module example.com/podtest\n\ngo 1.26\n")
 	write(t, filepath.Join(src, "main.go"), strings.Replace(Service, "VERSION", version, 1))
 	out := filepath.Join(dir, "service-"+version)
-	cmd := exec.Command("go", "build", "-buildvcs=false", "-ldflags=-s -w", "-o", out, ".")
-	cmd.Dir = src
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off")
-	if b, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build the service: %v\n%s", err, b)
+	for try := 1; ; try++ {
+		cmd := exec.Command("go", "build", "-buildvcs=false", "-ldflags=-s -w", "-o", out, ".")
+		cmd.Dir = src
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off")
+		b, err := cmd.CombinedOutput()
+		if errors.Is(err, syscall.ECHILD) && try < 10 {
+			continue // a supervisor under test in this process waited for it: it takes every child for an orphan
+		}
+		if err != nil {
+			t.Fatalf("build the service: %v\n%s", err, b)
+		}
+		break
 	}
 	data, err := os.ReadFile(out)
 	if err != nil {
