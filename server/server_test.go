@@ -374,6 +374,10 @@ func TestOtherContainers(t *testing.T) {
 	if ps := st.service().Problems; len(ps) != 1 || ps[0].Code != api.CodeNoLogs || ps[0].Severity != api.SeverityWarning {
 		t.Errorf("%+v", ps)
 	}
+	st.apply(over{}, time.Unix(3, 0))
+	if ps := st.service().Problems; len(ps) != 0 {
+		t.Errorf("it ended for %+v", ps)
+	}
 
 	// An environment that does not come up says why by its containers' words, before it fails.
 	got = nil

@@ -219,6 +219,7 @@ func (s *state) over(err error) {
 		ps = problemsOf(err)
 	}
 	s.replace(keyEnvironment, keyEnvironment, ps)
+	delete(s.problems, keyLogs) // what its owner says now is why it ended
 }
 
 // problemsOf lists the problems in an error.
