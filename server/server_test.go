@@ -368,11 +368,15 @@ func TestOtherContainers(t *testing.T) {
 		t.Errorf("%+v", p)
 	}
 	st := newState(api.Service{}, time.Unix(1, 0))
-	for _, e := range []any{p, &api.EnvironmentEvent{State: "lost", Reason: "r"}, &api.EnvironmentEvent{State: "connected"}, p} {
+	for _, e := range []any{p, p, &api.EnvironmentEvent{State: "lost", Reason: "r"}, &api.EnvironmentEvent{State: "connected"}} {
 		st.apply(e, time.Unix(2, 0))
 	}
 	if ps := st.service().Problems; len(ps) != 1 || ps[0].Code != api.CodeNoLogs || ps[0].Severity != api.SeverityWarning {
 		t.Errorf("%+v", ps)
+	}
+	st.apply(over{}, time.Unix(3, 0))
+	if ps := st.service().Problems; len(ps) != 0 {
+		t.Errorf("it ended for %+v", ps)
 	}
 
 	// An environment that does not come up says why by its containers' words, before it fails.

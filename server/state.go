@@ -224,6 +224,7 @@ func (s *state) over(err error) {
 		ps = api.Problems(err, "failed")
 	}
 	s.replace(keyEnvironment, keyEnvironment, ps)
+	delete(s.problems, keyLogs) // what its owner says now is why it ended
 }
 
 func isError(p *api.Problem) bool { return p.Severity == "" || p.Severity == api.SeverityError }

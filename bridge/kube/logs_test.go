@@ -378,7 +378,8 @@ func TestFollowLogs(t *testing.T) {
 		t.Error(d)
 	}
 	// Another pod, whose init container fails.
-	s.run("shop-1-b", false, "migrate:init")
+	s.run("shop-1-b", false, "migrate:init", installContainer+":init")
+	s.write("shop-1-b", installContainer, numbered(0, 3, day)...)
 	s.write("shop-1-b", "migrate", numbered(0, 2, day)...)
 	h.of(t, "shop-1-b/migrate", 2)
 	s.end("shop-1-b", "migrate")
@@ -482,6 +483,28 @@ func testLogsResume(t *testing.T, apart time.Duration, again, streams int) {
 	}
 	if s.streams < streams {
 		t.Errorf("%d streams", s.streams)
+	}
+}
+
+// A long line whose stream breaks off within it is told once, part by part.
+func TestLogsResumeWithinALine(t *testing.T) {
+	s, e := newLogServer(t)
+	cuts := []int{20_000, 50_000, 50_000, 100}
+	s.cut = func() int {
+		if len(cuts) == 0 {
+			return 1 << 20
+		}
+		n := cuts[0]
+		cuts = cuts[1:]
+		return n
+	}
+	long := strings.Repeat("0123456789", 10_000)
+	s.run("shop-1-a", true, "proxy")
+	s.write("shop-1-a", "proxy", stamped{day, long}, stamped{day, "short"})
+	h := follow(t, e)
+	got := h.of(t, "shop-1-a/proxy", 8)
+	if strings.Join(got[:7], "") != long || got[7] != "short" || len(got) != 8 {
+		t.Errorf("%d parts, %d bytes, %.20q", len(got), len(strings.Join(got, "")), got[len(got)-1])
 	}
 }
 

@@ -12,6 +12,9 @@
 //   - journal is the member "journal" of the first entry of an earlier connection. It names this journal: the sequence
 //     numbers of another one (the agent was started again) mean nothing here.
 //
+// The event of a log line has "process", "pod/container", if another container than the service's wrote it; "line" has it
+// too, beside what was understood of the text: level, message, attrs.
+//
 // A reader with another journal's resume point, or one beyond the end, gets everything from the oldest entry kept, and
 // that entry has "reset":true. Lines that were overwritten before a reader came for them are counted in "dropped" of the
 // next entry it gets. After the last entry of a journal that has ended the server closes with status 1000; every other

@@ -34,7 +34,12 @@ func main() {
 	drain := flag.Duration("drain", 0, "")
 	fork := flag.Bool("fork", false, "")
 	sleep := flag.Bool("sleep", false, "")
+	count := flag.Bool("count", false, "")
 	flag.Parse()
+	for i := 0; *count; i++ {
+		fmt.Println("count", i)
+		time.Sleep(5 * time.Millisecond)
+	}
 	if *sleep { // what -fork leaves behind
 		signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 		time.Sleep(time.Hour)

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -100,6 +101,105 @@ func TestStagingTemplate(t *testing.T) {
 	p.wantEndpoints(t, staging.Status.PodIP)
 }
 
+// The lines of the staging Deployment's other containers come beside the service's own: in order, once each, of a pod that
+// took another's place too. Without the right to read them there is a warning. An init container that fails says why.
+func TestOtherContainers(t *testing.T) {
+	p := newKube(t)
+	s := newTiny(t, "v1")
+	image := p.c.push(t, s, "e2e-staging:"+p.ns)
+	p.stage(t, image, corev1.Container{Name: "beside", Args: []string{"-count"}})
+	a := p.run(t, s.dir)
+	a.live(t, "v1")
+	// counted waits for lines of a pod's sidecar, and checks all that there are.
+	counted := func(pod string, least int) {
+		t.Helper()
+		eventually(t, fmt.Sprintf("%d lines of %s", least, pod), func() error {
+			n := 0
+			for _, e := range a.all() {
+				l, ok := e.(*api.LogEvent)
+				if !ok || l.Process == "" {
+					continue
+				}
+				if l.Process != pod+"/beside" {
+					if !strings.HasSuffix(l.Process, "/beside") {
+						t.Fatalf("a line of %s: %s", l.Process, l.Text)
+					}
+					continue
+				}
+				if l.Text != fmt.Sprintf("count %d", n) || time.Since(l.Time) > time.Hour {
+					t.Fatalf("line %d of %s: %+v", n, l.Process, l)
+				}
+				n++
+			}
+			if n < least {
+				return fmt.Errorf("%d lines", n)
+			}
+			return nil
+		})
+	}
+	first := p.c.pod(t, p.ns).Name
+	counted(first, 500)
+	if err := p.c.kube.CoreV1().Pods(p.ns).Delete(t.Context(), first, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	a.wait(t, "lost", isEnv("lost"))
+	a.wait(t, "connected", isEnv("connected"))
+	a.running(t, "v1")
+	second := p.c.pod(t, p.ns).Name
+	if second == first {
+		t.Fatal("it is the same pod")
+	}
+	counted(second, 500)
+	counted(first, 500)
+	if code := a.interrupt(t); code != 0 {
+		t.Errorf("exit %d\n%s", code, a.stderr())
+	}
+
+	p.wantNothing(t)
+
+	// Without the right.
+	admin := slices.Clone(p.args)
+	p.as(t, func(r *rbacv1.Role) {
+		r.Rules = slices.DeleteFunc(r.Rules, func(r rbacv1.PolicyRule) bool { return slices.Contains(r.Resources, "pods/log") })
+	})
+	a = p.run(t, s.dir)
+	w := a.wait(t, "a warning", isProblem(api.CodeNoLogs)).(*api.ProblemEvent)
+	a.live(t, "v1")
+	if w.Severity != api.SeverityWarning || !strings.Contains(w.Hint, "pods/log") {
+		t.Errorf("%+v", w)
+	}
+	s.edit(t, "v2")
+	a.live(t, "v2")
+	for _, e := range a.all() {
+		if x, ok := e.(*api.ProblemEvent); ok && x != w {
+			t.Errorf("%+v", x)
+		}
+	}
+	if code := a.interrupt(t); code != 0 {
+		t.Errorf("exit %d\n%s", code, a.stderr())
+	}
+	p.wantNothing(t)
+
+	p.args = admin
+	d, err := p.c.kube.AppsV1().Deployments(p.ns).Get(t.Context(), "tiny", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec := &d.Spec.Template.Spec
+	spec.InitContainers = []corev1.Container{{Name: "migrate", Image: image, Args: []string{"-nonsense"}, SecurityContext: spec.Containers[0].SecurityContext}}
+	if _, err := p.c.kube.AppsV1().Deployments(p.ns).Update(t.Context(), d, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	a = p.run(t, s.dir)
+	l := a.wait(t, "the init container's words", isLine("flag provided but not defined: -nonsense")).(*api.LogEvent)
+	if !strings.HasSuffix(l.Process, "/migrate") {
+		t.Errorf("%+v", l)
+	}
+	if code := a.ended(t); code != 1 {
+		t.Errorf("exit %d\n%s", code, a.stderr())
+	}
+}
+
 // push builds a service, and pushes an image of nothing else.
 func (c *cluster) push(t testing.TB, s *service, as string) string {
 	t.Helper()
@@ -155,8 +255,8 @@ func diffIDs(t testing.TB, img v1.Image) []v1.Hash {
 	return f.RootFS.DiffIDs
 }
 
-// stage deploys the service as a staging environment has it, and waits until it is ready.
-func (p *place) stage(t testing.TB, image string) {
+// stage deploys the service as a staging environment has it, with sidecars, and waits until it is ready.
+func (p *place) stage(t testing.TB, image string, sidecars ...corev1.Container) {
 	t.Helper()
 	ctx, kube := t.Context(), p.c.kube
 	must := func(err error) {
@@ -175,21 +275,24 @@ func (p *place) stage(t testing.TB, image string) {
 		return &corev1.Probe{PeriodSeconds: 1, FailureThreshold: 3, ProbeHandler: corev1.ProbeHandler{
 			HTTPGet: &corev1.HTTPGetAction{Path: "/version", Port: intstr.FromString("http")}}}
 	}
+	restricted := &corev1.SecurityContext{AllowPrivilegeEscalation: new(false), ReadOnlyRootFilesystem: new(true),
+		Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}}
+	for i := range sidecars {
+		sidecars[i].Image, sidecars[i].SecurityContext = image, restricted
+	}
 	_, err = kube.AppsV1().Deployments(p.ns).Create(ctx, &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "tiny", Labels: labels}, Spec: appsv1.DeploymentSpec{
 		Selector: &metav1.LabelSelector{MatchLabels: labels},
 		Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: corev1.PodSpec{
 			ServiceAccountName: "tiny", TerminationGracePeriodSeconds: new(int64(1)),
 			SecurityContext: &corev1.PodSecurityContext{RunAsNonRoot: new(true), RunAsUser: new(int64(1234)),
 				SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault}},
-			Containers: []corev1.Container{{
+			Containers: append([]corev1.Container{{
 				Name: "tiny", Image: image, Args: []string{"-port", "8090", "-drain", "$(DRAIN)"},
 				Ports:         []corev1.ContainerPort{{Name: "http", ContainerPort: 8090}},
 				Env:           []corev1.EnvVar{{Name: "LITERAL", Value: "of the Deployment"}, {Name: "DRAIN", Value: "10ms"}},
 				EnvFrom:       []corev1.EnvFromSource{{ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "tiny"}}}},
-				LivenessProbe: probe(), ReadinessProbe: probe(),
-				SecurityContext: &corev1.SecurityContext{AllowPrivilegeEscalation: new(false), ReadOnlyRootFilesystem: new(true),
-					Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}},
-			}},
+				LivenessProbe: probe(), ReadinessProbe: probe(), SecurityContext: restricted,
+			}}, sidecars...),
 		}},
 	}}, metav1.CreateOptions{})
 	must(err)
