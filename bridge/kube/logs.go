@@ -33,6 +33,9 @@ const (
 	goneLimit = 10 * time.Second
 	// markLimit is how long what is known of a container's restart may be behind what is.
 	markLimit = 30 * time.Second
+	// restartLimit is how long a stream may last after its container restarted: it may be the next one's, and what the one
+	// before still wrote comes first.
+	restartLimit = time.Second
 	// failedLines is how many lines of each init container a failed Open tells, failedLimit how long it may ask for them.
 	failedLines = 100
 	failedLimit = 3 * time.Second
@@ -210,8 +213,9 @@ type logTail struct {
 	wake           chan struct{} // something has changed
 	stop           context.CancelFunc
 
-	mu  sync.Mutex
-	now instance
+	mu     sync.Mutex
+	now    instance
+	stream context.CancelFunc // ends the stream that is open
 
 	// Of the goroutine.
 	skip    string    // the instance of which only what comes after asked is wanted
@@ -243,6 +247,9 @@ func (t *logTail) set(change func(*instance)) {
 	defer t.mu.Unlock()
 	was := t.now
 	if change(&t.now); was != t.now {
+		if was.id != "" && was.id != t.now.id && t.stream != nil {
+			time.AfterFunc(restartLimit, t.stream)
+		}
 		select {
 		case t.wake <- struct{}{}:
 		default:
@@ -331,6 +338,14 @@ func (t *logTail) read(ctx context.Context, i instance, former bool) (lines int,
 		o.TailLines = new(int64(0))
 		t.begun, t.asked = true, time.Now()
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	t.mu.Lock()
+	t.stream = cancel
+	if t.now.id != i.id {
+		time.AfterFunc(restartLimit, cancel)
+	}
+	t.mu.Unlock()
 	s, err := t.f.e.c.kube.CoreV1().Pods(t.f.e.namespace).GetLogs(t.pod, o).Stream(ctx)
 	if err != nil {
 		return 0, err

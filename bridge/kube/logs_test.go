@@ -414,9 +414,21 @@ func TestLogsResume(t *testing.T) {
 	t.Run("dense", func(t *testing.T) { testLogsResume(t, 300*time.Microsecond, 520_000, 4) })
 }
 
+// lockedSource is for the server's goroutines and the test's.
+type lockedSource struct {
+	mu  sync.Mutex
+	src rand.Source
+}
+
+func (l *lockedSource) Uint64() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.src.Uint64()
+}
+
 func testLogsResume(t *testing.T, apart time.Duration, again, streams int) {
 	s, e := newLogServer(t)
-	rnd := rand.New(rand.NewPCG(3, 4))
+	rnd := rand.New(&lockedSource{src: rand.NewPCG(3, 4)})
 	s.cut = func() int { // again is more than two seconds of lines, which come again
 		if s.streams < 3 {
 			return rnd.IntN(20_000)
@@ -481,6 +493,8 @@ func testLogsResume(t *testing.T, apart time.Duration, again, streams int) {
 			t.Fatalf("%d lines of %d over %d streams, the last for %s", len(got), total, s.streams, s.asked[len(s.asked)-1])
 		}
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.streams < streams {
 		t.Errorf("%d streams", s.streams)
 	}
@@ -542,6 +556,8 @@ func TestLogsForbidden(t *testing.T) {
 		!strings.Contains(p.Hint, `- {apiGroups: [""], resources: ["pods/log"], verbs: ["get"]}`) || !strings.Contains(p.Hint, "fairlead rbac") {
 		t.Errorf("%v %+v", h.err, p)
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.streams < 1 || s.streams > 2 {
 		t.Errorf("%d streams: %v", s.streams, s.asked)
 	}
