@@ -425,7 +425,7 @@ func (r *recent) again() *again {
 // again knows the lines that were told before the stream.
 type again struct {
 	times map[int64]int // of lines that have not come again yet
-	from  int64         // older ones are known, too; 0 once a new line has come
+	from  int64         // those until then are known, too; 0 once a new line has come
 }
 
 // has says whether a line was told before. A line that comes in parts has one time.
@@ -436,7 +436,7 @@ func (a *again) has(l logLine) bool {
 		}
 		return true
 	}
-	if l.at < a.from {
+	if l.at <= a.from { // of lines with one time, some may be known and some no longer
 		return true
 	}
 	a.from = 0

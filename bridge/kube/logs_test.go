@@ -465,7 +465,7 @@ func testLogsResume(t *testing.T, apart time.Duration, again, streams int) {
 			h.of(t, "shop-1-a/proxy", i/2) // lines come while streams break
 		}
 	}
-	limit := time.After(20 * time.Second)
+	limit := time.After(2 * time.Minute) // a stream that brings nothing new is opened again after up to five seconds
 	for {
 		var got []string
 		part := ""
@@ -601,4 +601,21 @@ func FuzzLogReader(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Lines are known again also where some with the oldest time that is known have been forgotten.
+func TestRecentAgain(t *testing.T) {
+	var r recent
+	for i := range int64(recentLines + 2) {
+		r.add(1_000 + i/4) // four lines have one time
+	}
+	a := r.again()
+	for i := range int64(recentLines + 2) {
+		if at := 1_000 + i/4; !a.has(logLine{at: at}) {
+			t.Fatalf("line %d, of %d, is taken for a new one", i, at)
+		}
+	}
+	if a.has(logLine{at: 1_000_000}) {
+		t.Error("a new line is taken for a known one")
+	}
 }
