@@ -218,7 +218,7 @@ const (
 	// readBytes is how much is read of a stream at once.
 	readBytes = 128 << 10
 	// After readsFast reads within readRest, the next waits for readRest: a service that writes line by line would
-	// otherwise wake the supervisor for each. The pipe holds what comes meanwhile (pipeBytes).
+	// otherwise wake the supervisor for each. The pipe holds what comes meanwhile.
 	readsFast = 4
 	readRest  = time.Millisecond
 )
