@@ -29,10 +29,17 @@ export class Namespace {
 			const req = https.request(this.server + path, { method, ...this.tls, headers: { 'Content-Type': 'application/json' } }, (res) => {
 				let text = '';
 				res.setEncoding('utf8').on('data', (d) => { text += d; }).on('end', () => {
-					const answer = JSON.parse(text);
+					// An API server that is busy or just begins answers in plain text.
+					let answer;
+					try {
+						answer = JSON.parse(text);
+					} catch {
+						no(new Error(`${method} ${path}: ${res.statusCode} ${text.slice(0, 200)}`));
+						return;
+					}
 					if (res.statusCode < 300) done(answer);
 					else no(new Error(`${method} ${path}: ${answer.message}`));
-				}).on('error', no);
+				}).on('error', no).on('aborted', () => no(new Error(`${method} ${path}: the answer broke off`)));
 			}).on('error', no);
 			req.end(body && JSON.stringify(body));
 		});
