@@ -88,6 +88,10 @@ type ProcessEvent struct {
 	Digest   Digest `json:"digest,omitempty"`
 	ExitCode *int   `json:"exit_code,omitempty"` // 128+n for signal n
 	Reason   string `json:"reason,omitempty"`
+	// Debugger: the process was started under the debugger, and waits for a debug session (state "starting").
+	Debugger bool `json:"debugger,omitempty"`
+	// Core is the path, in the pod, of the core file that the process left (state "exited").
+	Core string `json:"core,omitempty"`
 }
 
 // ListeningEvent tells the ports that the service's process listens on, all of them, whenever they change.

@@ -71,6 +71,9 @@ type Process struct {
 	// Grace is how long a process may go on after SIGTERM, beyond the requests in flight, before SIGKILL.
 	// 0 means the default, 80 ms.
 	Grace time.Duration `json:"grace,omitempty"` // in nanoseconds
+	// Debug starts it under the debugger: it stands before its first instruction until a debug session of its generation
+	// has set its breakpoints, or nobody has come for one within ten seconds.
+	Debug bool `json:"debug,omitempty"`
 }
 
 // Manifest is one generation, complete: what it lists is what the pod runs after Swap, whatever was there before.
@@ -117,6 +120,8 @@ type Status struct {
 	Holder      string     `json:"holder,omitempty"` // the agent that is attached, as it named itself
 	Started     time.Time  `json:"started"`          // of the supervisor
 	LastUse     time.Time  `json:"last_use"`         // last request, attachment or swap
+	// Debugger: a debugger is attached to the process.
+	Debugger bool `json:"debugger,omitempty"`
 }
 
 // Probe is a kubelet's probe of the service, as the supervisor gets it.

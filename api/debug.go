@@ -1,0 +1,36 @@
+package api
+
+// DebugStart is what a debug stream of a pod begins with: the process that the debugger at its other end holds.
+type DebugStart struct {
+	Generation Generation `json:"generation"`
+	PID        int        `json:"pid"`
+	// Fresh: it stands before its first instruction, and goes on when the first session is configured.
+	Fresh bool `json:"fresh,omitempty"`
+	// Stopped: it stands where it has stood, or stopped meanwhile, since a former session's stream broke off.
+	Stopped bool `json:"stopped,omitempty"`
+}
+
+// DebugHeader carries a DebugStart, in JSON, in the answer that opens a debug stream.
+const DebugHeader = "Fairlead-Debug"
+
+// Task is a program that is debugged beside the service: a test. It lives as long as its debug stream.
+type Task struct {
+	Executable File     `json:"executable"`       // Path is a base name; the blob must be staged
+	Files      []File   `json:"files,omitempty"`  // of its working directory, as in a Tree: testdata
+	Folder     string   `json:"folder,omitempty"` // below the working directory's root: where it is started, relative and clean
+	Args       []string `json:"args,omitempty"`
+	// Dir is the working directory instead, where the pod shares the agent's files.
+	Dir string   `json:"dir,omitempty"`
+	Env []string `json:"env,omitempty"` // added to the service's, as KEY=VALUE
+}
+
+// The codes of debugging.
+const (
+	CodeNoProcess  = "no-process"  // the generation does not run (any more): its debugger cannot be had
+	CodeNoPtrace   = "no-ptrace"   // the kernel or the container refuses debuggers
+	CodeNoSymbols  = "no-symbols"  // the executable was built without symbols
+	CodeNoMemory   = "no-memory"   // the pod's memory limit leaves no room for a debugger
+	CodeNoDebugger = "no-debugger" // the debugger did not start, or ended
+	CodeDebugHeld  = "debug-held"  // another front end debugs the service already
+	CodeDebugAway  = "debug-away"  // who debugged is not there any more
+)
