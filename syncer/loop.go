@@ -43,6 +43,9 @@ type Config struct {
 	Shipping func(g api.Generation, saved time.Time)
 	// Building is told that a build begins; may be nil. A BuildEvent of the same generation ends it.
 	Building func(g api.Generation)
+	// Hold is asked before the pod swaps a generation in that it has been sent: it waits for as long as the process that
+	// runs must be left alone. Its context ends when a newer generation is wanted instead. May be nil.
+	Hold func(ctx context.Context, g api.Generation) error
 }
 
 // CodeTransferCanceled is of the Problem that says that a transfer was broken off as CancelTransfer wanted.
@@ -74,6 +77,7 @@ type Loop struct {
 	wake    chan struct{}
 	sending *wanted            // what is being shipped; nil while nothing is
 	staging context.CancelFunc // ends that
+	holding bool               // it waits for Config.Hold
 	shares  bool               // the pod reads this machine's files, as far as is known
 }
 
@@ -330,6 +334,9 @@ func (l *Loop) setWant(w *wanted) {
 	l.mu.Lock()
 	old := l.want
 	l.want = w
+	if l.holding {
+		l.staging()
+	}
 	l.mu.Unlock()
 	if old != nil && old.built.Temporary && old.built.Executable.Path != w.built.Executable.Path {
 		// The file may be being read; an open file outlives its name, and a failed open is tried again with the new one.
@@ -439,7 +446,9 @@ func (l *Loop) ship(ctx context.Context, w *wanted) error {
 	l.mu.Lock()
 	l.sending, l.staging = w, cancel
 	l.mu.Unlock()
-	ev, st, err := l.shipper.Ship(ctx, stagingPod{l.cfg.Pod, staging}, m, w.built.Executable, sources)
+	var held time.Duration
+	ev, st, err := l.shipper.Ship(ctx, stagingPod{l.cfg.Pod, staging, l.hold, &held}, m, w.built.Executable, sources)
+	ev.MS -= held.Milliseconds()
 	l.mu.Lock()
 	l.sending = nil
 	off := w.off
@@ -460,11 +469,37 @@ func (l *Loop) ship(ctx context.Context, w *wanted) error {
 	return nil
 }
 
-// stagingPod is a Pod to which nothing is sent any more once its context has ended. A swap that has begun is the pod's:
-// breaking off the request would leave open what it runs.
+// hold waits until a manifest may be swapped in, and brings up to date how its process is started: who debugs may have
+// come or gone meanwhile.
+func (l *Loop) hold(ctx context.Context, m *api.Manifest) error {
+	if l.cfg.Hold == nil {
+		return nil
+	}
+	l.mu.Lock()
+	l.holding = true
+	l.mu.Unlock()
+	defer func() {
+		l.mu.Lock()
+		l.holding = false
+		l.mu.Unlock()
+	}()
+	if w := l.sending; l.superseded(w) { // just before it could be told so
+		return context.Canceled
+	}
+	if err := l.cfg.Hold(ctx, m.Generation); err != nil {
+		return err
+	}
+	m.Process = l.cfg.Process()
+	return nil
+}
+
+// stagingPod is a Pod to which nothing is sent any more once its context has ended, and which swaps when it may. A swap
+// that has begun is the pod's: breaking off the request would leave open what it runs.
 type stagingPod struct {
 	Pod
-	ctx context.Context
+	ctx  context.Context
+	hold func(context.Context, *api.Manifest) error
+	held *time.Duration // how long the swap has waited
 }
 
 func (p stagingPod) Stage(ctx context.Context, b api.Blob, r io.Reader) error {
@@ -475,7 +510,13 @@ func (p stagingPod) Stage(ctx context.Context, b api.Blob, r io.Reader) error {
 }
 
 func (p stagingPod) Swap(ctx context.Context, m api.Manifest) (api.Status, error) {
-	if err := p.ctx.Err(); err != nil {
+	start := time.Now()
+	err := p.hold(p.ctx, &m)
+	*p.held += time.Since(start)
+	if err == nil {
+		err = p.ctx.Err()
+	}
+	if err != nil {
 		return api.Status{}, err
 	}
 	return p.Pod.Swap(ctx, m)
