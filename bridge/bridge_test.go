@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -23,11 +24,19 @@ import (
 	"fairlead.dev/syncer"
 	"fairlead.dev/syncer/podtest"
 	"fairlead.dev/syncer/supervisor"
+	"fairlead.dev/syncer/supervisor/delve"
 )
 
 const token = "0123456789abcdef0123456789abcdef"
 
 func TestMain(m *testing.M) {
+	if len(os.Args) == 4 && os.Args[1] == "dap" { // what the supervisor starts of fairlead-pod
+		pid, err := strconv.Atoi(os.Args[3])
+		if err = errors.Join(err, delve.Hold(os.NewFile(3, "dap"), pid)); err != nil {
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	code := m.Run()
 	podtest.Clean()
 	os.Exit(code)
@@ -92,20 +101,24 @@ func connect(t *testing.T, o bridge.Options) (*bridge.Conn, <-chan error) {
 	return c, end
 }
 
-func TestConformance(t *testing.T) {
-	podtest.Run(t, func(t *testing.T) podtest.Subject {
-		p := startPod(t)
-		c, _ := connect(t, bridge.Options{Dial: p.dial, Name: "tester"})
-		ctx, cancel := context.WithCancel(context.Background())
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			c.Events(ctx, "", 0, func(e api.Event) error { p.rec.Add(e); return nil })
-		}()
-		t.Cleanup(func() { cancel(); <-done })
-		return podtest.Subject{Pod: c, Store: filepath.Join(p.dir, "work", "store"), Tree: filepath.Join(p.dir, "files"), Events: p.rec,
-			Dial: func(ctx context.Context, port int) (io.ReadWriteCloser, error) { return c.DialPort(ctx, port) }}
-	})
+func TestConformance(t *testing.T) { podtest.Run(t, subject) }
+
+func TestConformanceDebug(t *testing.T) { podtest.RunDebug(t, subject) }
+
+// subject is a pod behind a connection, as a suite has it.
+func subject(t *testing.T) podtest.Subject {
+	p := startPod(t)
+	c, _ := connect(t, bridge.Options{Dial: p.dial, Name: "tester"})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		c.Events(ctx, "", 0, func(e api.Event) error { p.rec.Add(e); return nil })
+	}()
+	t.Cleanup(func() { cancel(); <-done })
+	return podtest.Subject{Pod: c, Store: filepath.Join(p.dir, "work", "store"), Tree: filepath.Join(p.dir, "files"), Events: p.rec,
+		Dial:     func(ctx context.Context, port int) (io.ReadWriteCloser, error) { return c.DialPort(ctx, port) },
+		DebugPod: podtest.DebugPod{Debug: c.DialDebug, Release: c.ReleaseDebug}}
 }
 
 // ended returns why a Conn gave up, which it must.

@@ -12,6 +12,12 @@
 //	GET  events?epoch&after&frames websocket; with frames=1 each binary message is an api.Frame, else each text message
 //	                               a run of api events in JSON, one a line
 //	GET  tunnel?port               upgraded (101, "fairlead-tunnel"): from then on the bytes of one connection to the service
+//	GET  debug?generation          upgraded (101, "fairlead-debug"), with header Fairlead-Debug: api.DebugStart in JSON: from
+//	                               then on the Debug Adapter Protocol of Delve, which has the process: "initialize", then
+//	                               "attach" with {"mode": "remote"}. It waits until the process of the generation (0: whatever
+//	                               runs) is there with its debugger and the one before is gone, and attaches one that is
+//	                               missing. A second stream ends the first. What a stream has set outlives it by a minute
+//	POST debug/release             the debugger lets go of the process, which goes on. 204
 //	POST shutdown                  the supervisor stops the service and leaves. 202
 //	POST probe                     api.Probe; answers a kubelet's probe: 200 or 503. Needs the token too
 //

@@ -36,6 +36,9 @@ type Pod interface {
 	Attach(name, instance string, takeOver, keep bool) (lost <-chan string, detach func(), err error)
 	Probe(ctx context.Context, p api.Probe) error
 	Shutdown()
+	// Debug waits for the process of a generation and opens a stream with its debugger; ReleaseDebug takes that off.
+	Debug(ctx context.Context, g api.Generation) (net.Conn, api.DebugStart, error)
+	ReleaseDebug(ctx context.Context) error
 }
 
 const (
@@ -186,6 +189,14 @@ func (h *handler) routes() {
 	h.mux.HandleFunc("GET /v1/attach", h.attach)
 	h.mux.HandleFunc("GET /v1/events", h.events)
 	h.mux.HandleFunc("GET /v1/tunnel", h.tunnel)
+	h.mux.HandleFunc("GET /v1/debug", h.debug)
+	h.mux.HandleFunc("POST /v1/debug/release", func(w http.ResponseWriter, r *http.Request) {
+		if err := h.pod.ReleaseDebug(r.Context()); err != nil {
+			fail(w, 0, err)
+			return
+		}
+		w.WriteHeader(http.StatusNoContent)
+	})
 	h.mux.HandleFunc("POST /v1/shutdown", func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusAccepted)
 		http.NewResponseController(w).Flush()
@@ -229,8 +240,8 @@ func fail(w http.ResponseWriter, code int, err error) {
 	json.NewEncoder(w).Encode(p)
 }
 
-// hijack upgrades a request and returns its connection.
-func hijack(w http.ResponseWriter, r *http.Request, proto string) (net.Conn, *bufio.Reader, error) {
+// hijack upgrades a request, with further header lines, and returns its connection.
+func hijack(w http.ResponseWriter, r *http.Request, proto string, header ...string) (net.Conn, *bufio.Reader, error) {
 	if !strings.EqualFold(r.Header.Get("Upgrade"), proto) {
 		return nil, nil, errors.New("Upgrade: " + proto + " is missing")
 	}
@@ -239,7 +250,7 @@ func hijack(w http.ResponseWriter, r *http.Request, proto string) (net.Conn, *bu
 		return nil, nil, err
 	}
 	conn.SetDeadline(time.Time{})
-	if _, err := io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: "+proto+"\r\n\r\n"); err != nil {
+	if _, err := io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: "+proto+"\r\n"+strings.Join(append(header, "", ""), "\r\n")); err != nil {
 		conn.Close()
 		return nil, nil, err
 	}

@@ -4,7 +4,8 @@
 //	fairlead-pod install  copies itself to a path (the init container's only act)
 //	fairlead-pod connect  joins stdin and stdout to the socket (what an exec stream runs)
 //	fairlead-pod probe    answers a kubelet's probe through the supervisor
-//	fairlead-pod dap      serves one debug session of Delve on descriptor 3
+//	fairlead-pod dap      serves debug sessions of Delve on descriptor 3 (syncer/supervisor starts it)
+//	fairlead-pod exec     becomes the service, having allowed its debugger (where yama wants that)
 //	fairlead-pod version
 package main
 
@@ -39,7 +40,7 @@ func main() {
 	}
 	commands := map[string]func([]string) error{
 		"run": run, "install": install, "connect": connect, "probe": probe,
-		"dap":     func([]string) error { return delve.Serve(os.NewFile(3, "dap")) },
+		"dap": dap, "exec": supervisor.AllowTracer,
 		"version": func([]string) error { _, err := fmt.Println(version); return err },
 	}
 	f, ok := commands[os.Args[1]]
@@ -51,6 +52,18 @@ func main() {
 		fmt.Fprintln(os.Stderr, "fairlead-pod: error:", err)
 		os.Exit(1)
 	}
+}
+
+// dap serves the session of its client's choice, or with --attach sessions of one process.
+func dap(args []string) error {
+	fs := flag.NewFlagSet("dap", flag.ExitOnError)
+	pid := fs.Int("attach", 0, "the `process` that descriptor 3, a control socket, is about")
+	fs.Parse(args)
+	f := os.NewFile(3, "dap")
+	if *pid == 0 {
+		return delve.Serve(f)
+	}
+	return delve.Hold(f, *pid)
 }
 
 func run(args []string) error {

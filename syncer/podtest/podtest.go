@@ -35,6 +35,7 @@ type Subject struct {
 	Store, Tree string
 	// Events are the pod's, from the first.
 	Events *Recorder
+	DebugPod
 }
 
 // Recorder keeps events and lets a test wait for one.
@@ -193,12 +194,7 @@ func Build(t testing.TB, version string) syncer.Executable {
 	if e, ok := buildID[version]; ok {
 		return e
 	}
-	dirOnce.Do(func() {
-		var err error
-		if dir, err = os.MkdirTemp("", "podtest-"); err != nil {
-			t.Fatal(err)
-		}
-	})
+	makeDir(t)
 	src := filepath.Join(dir, "src")
 	if err := os.MkdirAll(src, 0o755); err != nil {
 		t.Fatal(err)
@@ -211,8 +207,8 @@ func Build(t testing.TB, version string) syncer.Executable {
 		cmd.Dir = src
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off")
 		b, err := cmd.CombinedOutput()
-		if errors.Is(err, syscall.ECHILD) && try < 10 {
-			continue // a supervisor under test in this process waited for it: it takes every child for an orphan
+		if tookChild(err) && try < 10 {
+			continue
 		}
 		if err != nil {
 			t.Fatalf("build the service: %v\n%s", err, b)
@@ -227,6 +223,18 @@ func Build(t testing.TB, version string) syncer.Executable {
 	buildID[version] = e
 	return e
 }
+
+func makeDir(t testing.TB) {
+	dirOnce.Do(func() {
+		var err error
+		if dir, err = os.MkdirTemp("", "podtest-"); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// tookChild says that a supervisor under test in this process waited for a child: it takes every child for an orphan.
+func tookChild(err error) bool { return errors.Is(err, syscall.ECHILD) }
 
 // variant is a service of the same behaviour and another digest: bytes behind an ELF file's end mean nothing.
 func variant(t testing.TB, e syncer.Executable, n api.Generation) syncer.Executable {

@@ -100,7 +100,7 @@ func TestDescendants(t *testing.T) {
 	defer cmd.Process.Kill()
 	var ds []int
 	for end := time.Now().Add(10 * time.Second); len(ds) < 2 && time.Now().Before(end); {
-		ds = descendants(cmd.Process.Pid)
+		ds = descendants(cmd.Process.Pid, nil)
 	}
 	defer func() {
 		for _, pid := range ds {

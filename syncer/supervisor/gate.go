@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	// holdLimit bounds how long a request waits for a service that is being swapped.
+	// holdLimit bounds how long a request waits for a service that is being swapped and that no debugger holds.
 	holdLimit = 30 * time.Second
 	// drainLimit bounds how long a swap waits for a request that has no answer yet.
 	drainLimit = 10 * time.Second
@@ -44,6 +44,7 @@ type gate struct {
 	inflight map[*flight]struct{}
 	changed  chan struct{} // closed and replaced when a flight ends or answers
 	used     func()        // told of each request
+	held     func() bool   // a debugger has the service: it takes as long as the developer does
 
 	proxy *httputil.ReverseProxy
 	h1    *http.Transport
@@ -59,8 +60,8 @@ type flight struct {
 
 type portKey struct{}
 
-func newGate(used func()) *gate {
-	g := &gate{opened: make(chan struct{}), inflight: map[*flight]struct{}{}, changed: make(chan struct{}), used: used}
+func newGate(used func(), held func() bool) *gate {
+	g := &gate{opened: make(chan struct{}), inflight: map[*flight]struct{}{}, changed: make(chan struct{}), used: used, held: held}
 	dial := func(ctx context.Context, _, addr string) (net.Conn, error) {
 		_, port, err := net.SplitHostPort(addr)
 		if err != nil {
@@ -240,6 +241,10 @@ func (g *gate) enter(ctx context.Context, f *flight) (down func() string, err er
 		select {
 		case <-opened: // it may have been shut again: look anew
 		case <-limit:
+			if g.held() {
+				limit = time.After(holdLimit)
+				continue
+			}
 			return nil, errors.New("the service has not come up within " + holdLimit.String())
 		case <-ctx.Done():
 			return nil, ctx.Err()

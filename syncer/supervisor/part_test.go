@@ -355,7 +355,7 @@ func TestWaitForFlights(t *testing.T) {
 		"an answer that flows on": {flight{started: ago(time.Minute), answered: ago(2 * time.Second)}, 0},
 		"a stream":                {flight{started: now, answered: now, stream: true}, 0},
 	} {
-		g := newGate(func() {})
+		g := newGate(func() {}, func() bool { return false })
 		g.inflight[&c.f] = struct{}{}
 		g.inflight[&flight{started: now, stream: true}] = struct{}{}
 		if got := g.waitLocked(now); got != c.want {
@@ -374,7 +374,7 @@ func TestStreamsAreKnown(t *testing.T) {
 		}
 	}))
 	defer srv.Close()
-	g := newGate(func() {})
+	g := newGate(func() {}, func() bool { return false })
 	g.open([]listener{{addr: srv.Listener.Addr().(*net.TCPAddr).AddrPort()}}, srv.Listener.Addr().(*net.TCPAddr).Port)
 	defer g.dropIdle()
 	for query, want := range map[string]bool{"type=text/plain": false, "type=text/event-stream": true, "type=text/event-stream%3Bcharset=utf-8": true, "upgrade=1": true} {

@@ -18,14 +18,17 @@ import (
 
 // Probe answers a kubelet's probe. Liveness and startup are the supervisor's own: a service that is being edited may
 // crash or stand at a breakpoint, and a restart of its container would help nobody. Readiness is the service's while it
-// runs; while it is being swapped the answer is yes, since requests through the tunnel are held and not refused.
+// runs; while it is being swapped or debugged the answer is yes, since requests through the tunnel are held and not refused.
 func (s *Supervisor) Probe(ctx context.Context, p api.Probe) error {
 	if p.Kind != "readiness" {
 		return nil
 	}
 	s.mu.Lock()
-	st, reason := s.state, s.reason
+	st, reason, held := s.state, s.reason, s.heldLocked()
 	s.mu.Unlock()
+	if held { // it may stand, and a probe must not be what stops at the developer's breakpoint
+		return nil
+	}
 	switch st {
 	case api.StateEmpty, api.StateStopping, api.StateStarting:
 		return nil
@@ -128,7 +131,7 @@ func (s *Supervisor) probeExec(ctx context.Context, args []string) error {
 	cmd := exec.Command(args[0], args[1:]...)
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &out
-	wait, err := s.startKnown(cmd)
+	wait, err := s.startKnown(cmd, s.spawn.start, false)
 	if err != nil {
 		return err
 	}

@@ -62,11 +62,19 @@ type process struct {
 	done   chan struct{} // closed when it has been waited for
 	exit   int           // valid after done: 0-255, 128+n for signal n
 	output sync.WaitGroup
+	size   int64     // of the executable, in bytes
+	dbg    *debugger // guarded by Supervisor.mu
 }
 
-// startProcess starts the executable in a process group of its own, its output going to the ring.
-func (s *Supervisor) startProcess(m *api.Manifest, exe string) (*process, error) {
+// startProcess starts the executable in a process group of its own, its output going to the ring. A stopped one stands
+// before its first instruction.
+func (s *Supervisor) startProcess(m *api.Manifest, exe string, stopped bool) (*process, error) {
 	cmd := exec.Command(exe, m.Process.Args...)
+	execs := 1
+	if s.scope() == 1 {
+		cmd.Path, cmd.Args = self, append([]string{"fairlead-pod", allowTracer}, cmd.Args...)
+		execs = 2
+	}
 	cmd.Dir = m.Process.Dir
 	cmd.Env = append(serviceEnv(os.Environ()), m.Process.Env...)
 	cmd.Env = append(cmd.Env, envMark+"="+s.opts.Dir)
@@ -82,8 +90,12 @@ func (s *Supervisor) startProcess(m *api.Manifest, exe string) (*process, error)
 		return nil, err
 	}
 	cmd.Stdout, cmd.Stderr = outW, errW
-	p := &process{gen: m.Generation, digest: m.Executable.Digest, cmd: cmd, start: time.Now(), done: make(chan struct{})}
-	wait, err := s.startKnown(cmd)
+	p := &process{gen: m.Generation, digest: m.Executable.Digest, cmd: cmd, start: time.Now(), done: make(chan struct{}), size: m.Executable.Size}
+	start := s.spawn.start
+	if stopped {
+		start = func(cmd *exec.Cmd) error { return s.spawn.startStopped(cmd, execs) }
+	}
+	wait, err := s.startKnown(cmd, start, true)
 	outW.Close()
 	errW.Close()
 	if err != nil {
@@ -112,19 +124,24 @@ func (s *Supervisor) startProcess(m *api.Manifest, exe string) (*process, error)
 	return p, nil
 }
 
-// startKnown starts a child that the reaper leaves to the returned wait.
-func (s *Supervisor) startKnown(cmd *exec.Cmd) (wait func() error, err error) {
+// startKnown starts a child that the reaper leaves to the returned wait, and killDescendants to whoever ends it if it is
+// spared.
+func (s *Supervisor) startKnown(cmd *exec.Cmd, start func(*exec.Cmd) error, spared bool) (wait func() error, err error) {
 	s.reaper.mu.Lock()
 	defer s.reaper.mu.Unlock()
-	if err := s.spawn.start(cmd); err != nil {
+	if err := start(cmd); err != nil {
 		return nil, err
 	}
 	pid := cmd.Process.Pid
 	s.reaper.known[pid] = true
+	if spared {
+		s.reaper.spared[pid] = true
+	}
 	return func() error {
 		err := cmd.Wait()
 		s.reaper.mu.Lock()
 		delete(s.reaper.known, pid)
+		delete(s.reaper.spared, pid)
 		s.reaper.mu.Unlock()
 		s.reaper.reap() // it may have hidden orphans behind it
 		return err
@@ -142,8 +159,12 @@ func serviceEnv(env []string) []string {
 	return out
 }
 
-// stop ends the process and all it started: SIGTERM, at most grace, then SIGKILL. It returns when all are gone.
+// stopProcess ends the process and all it started: SIGTERM, at most grace, then SIGKILL. It returns when all are gone. Its
+// debugger goes first: a process that stands hears nothing, and one that is dead is not over before its tracer has looked.
 func (s *Supervisor) stopProcess(p *process, grace time.Duration) {
+	if d := s.takeDebugger(p); d != nil && !d.end() {
+		grace = 0 // it has breakpoints in its code and nobody to step over them
+	}
 	syscall.Kill(-p.pid, syscall.SIGTERM)
 	select {
 	case <-p.done:
@@ -154,19 +175,37 @@ func (s *Supervisor) stopProcess(p *process, grace time.Duration) {
 	s.killDescendants()
 }
 
-// killDescendants ends what the service left: children that moved to other process groups or sessions.
+// killDescendants ends what the service left: children that moved to other process groups or sessions. What is spared
+// stays with all below it: the next process that stands ready, debuggers, tasks.
 func (s *Supervisor) killDescendants() {
 	for range 50 { // each round finds what the former one orphaned; a fork bomb is not waited for
-		ds := descendants(os.Getpid())
-		if len(ds) == 0 {
+		if s.killRound() == 0 {
 			return
-		}
-		for _, pid := range ds {
-			syscall.Kill(pid, syscall.SIGKILL)
 		}
 		s.reaper.reap()
 		time.Sleep(2 * time.Millisecond)
 	}
+}
+
+// killRound is one round of killDescendants. Nothing is started meanwhile: a child is spared from the moment that it is
+// there.
+func (s *Supervisor) killRound() int {
+	s.reaper.mu.Lock()
+	defer s.reaper.mu.Unlock()
+	ds := descendants(os.Getpid(), s.reaper.spared)
+	for _, pid := range ds {
+		syscall.Kill(pid, syscall.SIGKILL)
+	}
+	return len(ds)
+}
+
+// takeDebugger makes a process's debugger the caller's to end.
+func (s *Supervisor) takeDebugger(p *process) *debugger {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d := p.dbg
+	p.dbg = nil
+	return d
 }
 
 // killLeftovers ends what a killed supervisor of the same folder left running: it would hold the port.
@@ -206,14 +245,17 @@ func waitGone(pid int, limit time.Duration) {
 	}
 }
 
-// descendants lists the processes below pid, zombies left out.
-func descendants(pid int) []int {
+// descendants lists the processes below pid, zombies left out, and those of spared with all below them.
+func descendants(pid int, spared map[int]bool) []int {
 	kids := childrenOf
 	if _, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", os.Getpid(), os.Getpid())); err != nil {
 		kids = everyChild() // a kernel without CONFIG_PROC_CHILDREN
 	}
 	var out []int
 	for q := kids(pid); len(q) > 0; q = q[1:] {
+		if spared[q[0]] {
+			continue
+		}
 		if state, _, ok := statOf(q[0]); ok && state != 'Z' && state != 'X' {
 			out = append(out, q[0])
 		}
@@ -287,6 +329,8 @@ func statOf(pid int) (state byte, ppid int, ok bool) {
 type reaper struct {
 	mu    sync.Mutex
 	known map[int]bool // children that somebody waits for; started under mu, so that none is seen before it is known
+	// spared are those that killDescendants leaves alone.
+	spared map[int]bool
 }
 
 // becomeReaper makes orphans below this process its children, as they are anyway where it is process 1.

@@ -45,10 +45,15 @@ type Options struct {
 	// Echo gets the service's output, for `kubectl logs`; nil for nowhere.
 	Echo   io.Writer
 	Logger *slog.Logger
+	// PtraceScope stands for the kernel's kernel.yama.ptrace_scope, MemoryLeft for what the cgroup still gives in bytes and
+	// whether it has a limit; nil asks the kernel.
+	PtraceScope *int
+	MemoryLeft  func() (int64, bool)
 }
 
 // Supervisor is the pod's side. Its goroutines: the reaper, the echo, one that watches the current process's ports, one
-// that waits for each process; all end before Run returns.
+// that waits for each process; for each debugger one that waits for it and one that listens to it; all end before Run
+// returns.
 type Supervisor struct {
 	opts   Options
 	store  *store
@@ -66,7 +71,7 @@ type Supervisor struct {
 
 	last *api.Manifest // what the folder says was running when this supervisor came
 
-	swapMu sync.Mutex // one swap at a time; guards nothing that mu does not
+	turn turn // one swap, attachment or recovery at a time; guards nothing that mu does not
 
 	mu       sync.Mutex
 	manifest *api.Manifest // the last one swapped in
@@ -78,6 +83,7 @@ type Supervisor struct {
 	lastUse  time.Time
 	holder   *holder
 	alone    *time.Timer
+	changed  chan struct{} // closed and replaced when another process runs, or it has another debugger
 }
 
 // holder is the agent that is attached.
@@ -100,11 +106,12 @@ func New(opts Options) (*Supervisor, error) {
 		return nil, fmt.Errorf("open work folder: %w", err)
 	}
 	s := &Supervisor{opts: opts, store: st, trees: map[string]*tree{}, ring: newRing(ringBytes),
-		state: api.StateEmpty, start: time.Now(), lastUse: time.Now(), began: make(chan struct{}), stop: make(chan struct{})}
+		state: api.StateEmpty, start: time.Now(), lastUse: time.Now(), began: make(chan struct{}), stop: make(chan struct{}),
+		turn: make(turn, 1), changed: make(chan struct{})}
 	var id [8]byte
 	rand.Read(id[:])
 	s.epoch = hex.EncodeToString(id[:])
-	s.gate = newGate(s.used)
+	s.gate = newGate(s.used, s.held)
 	for name, dir := range opts.Trees {
 		t, err := openTree(name, dir)
 		if err != nil {
@@ -128,7 +135,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 		return fmt.Errorf("become subreaper: %w", err)
 	}
 	killLeftovers(s.opts.Dir)
-	s.reaper.known = map[int]bool{}
+	s.reaper.known, s.reaper.spared = map[int]bool{}, map[int]bool{}
 	s.spawn = newSpawner()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -142,14 +149,15 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	}
 	s.mu.Unlock()
 	if m := s.last; m != nil {
-		s.replace(ctx, m, filepath.Join(s.opts.Dir, "bin", m.Executable.Path), nil)
+		m.Process.Debug = false // nobody waits for it now; an agent attaches to it as it runs
+		s.replace(ctx, m, filepath.Join(s.opts.Dir, "bin", m.Executable.Path), nil, "")
 	}
 	close(s.began)
 	select {
 	case <-ctx.Done():
 	case <-s.stop:
 	}
-	s.swapMu.Lock() // never unlocked: no swap begins any more
+	s.turn <- struct{}{} // for good: no swap begins any more
 	s.mu.Lock()
 	p, grace, st := s.proc, s.graceLocked(), s.state
 	s.mu.Unlock()
@@ -158,6 +166,9 @@ func (s *Supervisor) Run(ctx context.Context) error {
 		s.setState(api.StateStopping, p, nil, "")
 		s.stopProcess(p, grace)
 	}
+	s.reaper.mu.Lock()
+	clear(s.reaper.spared)
+	s.reaper.mu.Unlock()
 	s.killDescendants()
 	cancel()
 	s.wg.Wait()
@@ -215,6 +226,7 @@ func (s *Supervisor) statusLocked() api.Status {
 		if s.state != api.StateExited {
 			st.PID = s.proc.pid
 		}
+		st.Debugger = s.heldLocked()
 	}
 	if s.holder != nil {
 		st.Holder = s.holder.name
@@ -228,14 +240,14 @@ func (s *Supervisor) Stage(ctx context.Context, b api.Blob, r io.Reader) error {
 	s.used()
 	err := s.store.stage(ctx, b, r)
 	var p *api.Problem
-	if errors.As(err, &p) && p.Code == api.CodeDiskFull && s.swapMu.TryLock() { // a swap under way does the same at its end
+	if errors.As(err, &p) && p.Code == api.CodeDiskFull && s.turn.tryLock() { // a swap under way does the same at its end
 		s.letGo()
-		s.swapMu.Unlock()
+		s.turn.unlock()
 	}
 	return err
 }
 
-// letGo removes every blob but the one that runs; swapMu is held. The last generation's is kept for convenience only, and
+// letGo removes every blob but the one that runs; the caller has the turn. The last generation's is kept for convenience only, and
 // what was staged for a generation that never came would stand in the way of all later ones on a disk that is full.
 func (s *Supervisor) letGo() {
 	select {
@@ -307,8 +319,11 @@ func (s *Supervisor) Swap(ctx context.Context, m api.Manifest) (api.Status, erro
 	case <-ctx.Done():
 		return api.Status{}, ctx.Err()
 	}
-	s.swapMu.Lock()
-	defer s.swapMu.Unlock()
+	select {
+	case s.turn <- struct{}{}:
+		defer s.turn.unlock()
+	case <-s.stop:
+	}
 	select {
 	case <-s.stop:
 		return api.Status{}, &api.Problem{Code: api.CodeLost, Message: "the environment is being stopped"}
@@ -339,7 +354,7 @@ func (s *Supervisor) Swap(ctx context.Context, m api.Manifest) (api.Status, erro
 		s.letGo()
 		return api.Status{}, err
 	}
-	s.replace(ctx, &m, exe, changes)
+	s.replace(ctx, &m, exe, changes, "")
 	keep := []api.Digest{m.Executable.Digest}
 	if cur != nil {
 		keep = append(keep, cur.Executable.Digest)
@@ -438,13 +453,26 @@ func checkExecutable(path string) error {
 	return nil
 }
 
-// replace stops the old process, commits the files and starts the new one.
-func (s *Supervisor) replace(ctx context.Context, m *api.Manifest, exe string, changes []*treeChange) {
+// replace stops the old process, commits the files and starts the new one. One that is to be debugged is started first,
+// and stands while its symbols are read and the old one still serves; where memory is short it is started after it.
+// reason is told with the new process.
+func (s *Supervisor) replace(ctx context.Context, m *api.Manifest, exe string, changes []*treeChange, reason string) {
+	var p *process
+	var d *debugger
+	var refused error // why it runs without the debugger that was asked for
+	if m.Process.Debug {
+		if refused = s.mayDebug(s.store.path(m.Executable.Digest)); refused == nil && s.roomFor(m.Executable.Size) && s.link(m, exe) == nil {
+			p, d, refused = s.startHeld(ctx, m, exe)
+		}
+	}
 	s.mu.Lock()
 	old, grace, oldState := s.proc, s.graceLocked(), s.state
 	s.mu.Unlock()
 	s.gate.shut()
 	if old != nil && oldState != api.StateExited {
+		if d := s.takeDebugger(old); d != nil && !d.end() { // what is in flight is answered by a process that runs
+			syscall.Kill(-old.pid, syscall.SIGKILL)
+		}
 		s.gate.drain(ctx)
 		s.setState(api.StateStopping, old, nil, "")
 		s.stopProcess(old, grace)
@@ -460,22 +488,39 @@ func (s *Supervisor) replace(ctx context.Context, m *api.Manifest, exe string, c
 	s.proc = nil
 	s.mu.Unlock()
 	s.gate.setHosts(m.Process.Hosts)
-	var p *process
 	err := errors.Join(errs...)
-	if err == nil {
-		p, err = s.startProcess(m, exe)
+	if err == nil && m.Process.Debug && p == nil && refused == nil {
+		if s.roomFor(m.Executable.Size) {
+			p, d, refused = s.startHeld(ctx, m, exe)
+		} else {
+			refused = noMemory(m.Executable.Size)
+		}
+	}
+	if err == nil && p == nil {
+		p, err = s.startProcess(m, exe, false)
 	}
 	if err != nil {
+		if p != nil {
+			syscall.Kill(-p.pid, syscall.SIGKILL)
+			d.end()
+		}
 		why := fmt.Sprintf("start %s: %v", filepath.Base(exe), err)
 		s.gate.fail(func() string { return why })
 		s.setState(api.StateFailed, nil, nil, why)
 		return
 	}
+	p.start = time.Now() // one that stood ready is as old as its turn
 	s.mu.Lock()
-	s.proc = p
+	s.proc, p.dbg = p, d
 	s.mu.Unlock()
-	s.setState(api.StateStarting, p, nil, "")
+	s.setState(api.StateStarting, p, nil, reason)
 	s.wg.Go(func() { s.observe(p, m.Process.Port) })
+	switch {
+	case d != nil:
+		d.arm(awaitSession, func() { s.nobodyCame(d) })
+	case refused != nil:
+		s.tellNoDebugger(m.Generation, refused)
+	}
 }
 
 // link puts the executable in its place: a hard link to the verified blob, renamed over the old one.
@@ -505,10 +550,12 @@ func (s *Supervisor) setState(st api.State, p *process, exit *int, reason string
 	}
 	if p != nil {
 		e.Generation, e.PID, e.Digest = p.gen, p.pid, p.digest
+		e.Debugger = st == api.StateStarting && p.dbg != nil
 	}
 	if st != api.StateRunning && st != api.StateStarting {
 		s.ports = nil
 	}
+	s.changedLocked()
 	s.mu.Unlock()
 	s.ring.addState(e)
 }
@@ -519,6 +566,8 @@ func (s *Supervisor) observe(p *process, mainPort int) {
 	running := false
 	poll := time.NewTimer(time.Millisecond)
 	defer poll.Stop()
+	var stood time.Duration // in the debugger's hands: that makes it no older
+	look := p.start
 	for {
 		select {
 		case <-p.done:
@@ -526,8 +575,22 @@ func (s *Supervisor) observe(p *process, mainPort int) {
 			return
 		case <-poll.C:
 		}
-		age := time.Since(p.start)
-		now := listeners(append(descendants(p.pid), p.pid))
+		was := look
+		look = time.Now()
+		if s.held() {
+			if allDead(p.pid) {
+				if d := s.takeDebugger(p); d != nil {
+					d.end()
+				}
+			}
+			if standing(p.pid) { // whatever it listens on, it has listened on before
+				stood += look.Sub(was)
+				poll.Reset(standingEvery)
+				continue
+			}
+		}
+		age := look.Sub(p.start) - stood
+		now := listeners(append(descendants(p.pid, nil), p.pid))
 		if !sameListeners(now, last) {
 			last = now
 			main := pickMain(now, mainPort)
@@ -541,6 +604,10 @@ func (s *Supervisor) observe(p *process, mainPort int) {
 		poll.Reset(pollEvery(age))
 	}
 }
+
+// standingEvery is how often a process that stands in its debugger is looked at: a file of /proc, and the tunnel opens
+// so much later after a stop before it listens.
+const standingEvery = 20 * time.Millisecond
 
 // pollEvery: a start is looked at closely, since requests wait for it; a service that has been up for a while changes
 // its ports rarely, and the look costs up to a millisecond.
@@ -620,6 +687,21 @@ func (s *Supervisor) ended(p *process) {
 	if !current {
 		return
 	}
+	if d := s.debuggerOf(p); d != nil {
+		// It may have been its debugger's death that ended it, by a breakpoint that nobody steps over; then it is started
+		// again. One that is alive says that it has seen the end.
+		select {
+		case <-d.exited:
+		case <-d.done:
+		case <-time.After(200 * time.Millisecond):
+		}
+		if d.died() {
+			return
+		}
+		if s.takeDebugger(p) != nil {
+			d.end()
+		}
+	}
 	s.killDescendants()
 	code := p.exit
 	why := fmt.Sprintf("the service exited with code %d", code)
@@ -634,6 +716,12 @@ func (s *Supervisor) ended(p *process) {
 		return strings.Join(append(lines, "", "It starts again with the next save."), "\n")
 	})
 	s.setState(api.StateExited, p, &code, why)
+}
+
+func (s *Supervisor) debuggerOf(p *process) *debugger {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return p.dbg
 }
 
 // Signal passes a signal on to the service's process group.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -21,12 +22,34 @@ import (
 	"fairlead.dev/api"
 	"fairlead.dev/syncer"
 	"fairlead.dev/syncer/podtest"
+	"fairlead.dev/syncer/supervisor/delve"
 )
 
 func TestMain(m *testing.M) {
+	if done, err := asPod(os.Args[1:]); done {
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	code := m.Run()
 	podtest.Clean()
 	os.Exit(code)
+}
+
+// asPod makes this test's executable what a supervisor in it starts: fairlead-pod.
+func asPod(args []string) (bool, error) {
+	switch {
+	case len(args) > 0 && args[0] == "exec":
+		return true, AllowTracer(args[1:])
+	case len(args) == 3 && args[0] == "dap":
+		pid, err := strconv.Atoi(args[2])
+		return true, errors.Join(err, delve.Hold(os.NewFile(3, "dap"), pid))
+	case len(args) == 1 && args[0] == "dap":
+		return true, delve.Serve(os.NewFile(3, "dap"))
+	}
+	return false, nil
 }
 
 // start runs a supervisor until the test ends.
@@ -62,16 +85,24 @@ func TestConformance(t *testing.T) { conformance(t, false) }
 func TestConformanceSharing(t *testing.T) { conformance(t, true) }
 
 func conformance(t *testing.T, shares bool) {
-	podtest.Run(t, func(t *testing.T) podtest.Subject {
-		dir := t.TempDir()
-		s, rec := start(t, Options{Dir: filepath.Join(dir, "work"), Trees: map[string]string{"files": filepath.Join(dir, "files")}, SharesFiles: shares})
-		return podtest.Subject{Pod: s, Store: filepath.Join(dir, "work", "store"), Tree: filepath.Join(dir, "files"), Events: rec,
-			Dial: func(ctx context.Context, port int) (io.ReadWriteCloser, error) {
-				here, there := net.Pipe()
-				go s.Tunnel(ctx, there, port)
-				return here, nil
-			}}
-	})
+	podtest.Run(t, func(t *testing.T) podtest.Subject { s, _ := subject(t, Options{SharesFiles: shares}); return s })
+}
+
+func TestConformanceDebug(t *testing.T) {
+	podtest.RunDebug(t, func(t *testing.T) podtest.Subject { s, _ := subject(t, Options{}); return s })
+}
+
+// subject is a supervisor in a folder of its own, as a suite has it.
+func subject(t *testing.T, opts Options) (podtest.Subject, *Supervisor) {
+	dir := t.TempDir()
+	opts.Dir, opts.Trees = filepath.Join(dir, "work"), map[string]string{"files": filepath.Join(dir, "files")}
+	s, rec := start(t, opts)
+	return podtest.Subject{Pod: s, Store: filepath.Join(dir, "work", "store"), Tree: filepath.Join(dir, "files"), Events: rec,
+		Dial: func(ctx context.Context, port int) (io.ReadWriteCloser, error) {
+			here, there := net.Pipe()
+			go s.Tunnel(ctx, there, port)
+			return here, nil
+		}, DebugPod: podtest.DebugPod{Debug: s.Debug, Release: s.ReleaseDebug}}, s
 }
 
 // A supervisor that is started anew in the same folder runs what the last one ran, unless the file is damaged.
