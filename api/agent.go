@@ -11,6 +11,8 @@ type Agent struct {
 	Version string    `json:"version"` // a front end of another version must not go on
 	PID     int       `json:"pid"`
 	Started time.Time `json:"started"`
+	// DAP is the path of a unix socket on which the agent speaks the Debug Adapter Protocol; empty where it has none.
+	DAP string `json:"dap,omitempty"`
 }
 
 // RunRequest asks for a service's environment: the one that is there is joined, else it is made (POST /v1/run).
@@ -18,7 +20,10 @@ type RunRequest struct {
 	// Client is the attachment that holds the environment: while it lasts, and a minute beyond, the environment stays.
 	Client string `json:"client"`
 	// Dir is the absolute path of the folder to run: the working directory of a local service.
-	Dir string `json:"dir"`
+	Dir string `json:"dir,omitempty"`
+	// Path is, in place of Dir and Main, the absolute path of a main package's folder or of a file in it. Its service's
+	// folder is then the one that it runs from already, else the root of the module, where `go run` is usually started.
+	Path string `json:"path,omitempty"`
 	// Main is the main package, "./folder" relative to Dir or an import path; empty leaves it to be found.
 	Main string `json:"main,omitempty"`
 	// Args are the service's arguments; null leaves them to the settings.
@@ -31,6 +36,8 @@ type RunRequest struct {
 	Registry   string `json:"registry,omitempty"`
 	// Env is the front end's environment, as KEY=VALUE: what builds and local services see, whoever started the agent.
 	Env []string `json:"env,omitempty"`
+	// ServiceEnv is added to the service's environment, as KEY=VALUE.
+	ServiceEnv []string `json:"service_env,omitempty"`
 	// Keep leaves the environment running when nobody holds it any more.
 	Keep bool `json:"keep,omitempty"`
 	// TakeOver puts an agent of another machine or state folder out.
@@ -53,6 +60,7 @@ const (
 	PhaseOpening  Phase = "opening"  // the environment is being found, made or connected
 	PhaseBuilding Phase = "building" // what ran before goes on running
 	PhaseShipping Phase = "shipping"
+	PhaseWaiting  Phase = "waiting"  // the last save is built and waits for the process that stands in the debugger
 	PhaseStarting Phase = "starting" // the new process is there and does not answer yet
 	PhaseLive     Phase = "live"     // the last save runs
 	PhaseFailed   Phase = "failed"   // the last save does not build or ship; what ran before goes on running
@@ -88,6 +96,11 @@ type Service struct {
 	Ports []Forward `json:"ports"`
 	// MS is how long the last generation took from the save until it answered; 0 if it was no save.
 	MS int64 `json:"ms,omitempty"`
+
+	// Debug is the debug session that there is; null without one.
+	Debug *Debug `json:"debug,omitempty"`
+	// Core is the path in the pod of the core file that the last process left; empty without one.
+	Core string `json:"core,omitempty"`
 
 	// Clients are the front ends that hold the environment, as they name themselves.
 	Clients []string `json:"clients"`

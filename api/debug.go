@@ -13,6 +13,45 @@ type DebugStart struct {
 // DebugHeader carries a DebugStart, in JSON, in the answer that opens a debug stream.
 const DebugHeader = "Fairlead-Debug"
 
+// What a save does while the process stands in the debugger.
+const (
+	OnSaveContinue = "continue" // it is swapped in when the process goes on
+	OnSaveNow      = "now"      // it is swapped in at once
+	OnSaveNever    = "never"    // it stays out until it is asked for, debugging ends, or a later save is made while the process runs
+)
+
+// Debug is a debug session of a service, as a front end shows it.
+type Debug struct {
+	By      string `json:"by"`                // the front end that debugs, as it names itself
+	Ready   bool   `json:"ready,omitempty"`   // the process that runs can be debugged; else it is being built for it
+	Stopped bool   `json:"stopped,omitempty"` // it stands in the debugger
+	OnSave  string `json:"on_save"`
+	// Waiting is the generation that is built and waits for the process to go on; 0 if none does.
+	Waiting Generation `json:"waiting,omitempty"`
+}
+
+// DebugCommand is what a front end that debugs says (a message of GET /v1/services/NAME/debug, websocket): each member that
+// is set.
+type DebugCommand struct {
+	Stopped *bool  `json:"stopped,omitempty"`
+	OnSave  string `json:"on_save,omitempty"`
+	Restart bool   `json:"restart,omitempty"` // the same code in a fresh process, at once
+}
+
+// DebugEvent is what it is told: one member is set.
+type DebugEvent struct {
+	Building Generation `json:"building,omitempty"` // a build of it begins
+	Process  Generation `json:"process,omitempty"`  // its process is there to be debugged
+	Gone     string     `json:"gone,omitempty"`     // there is no process: why, for a person
+	Note     string     `json:"note,omitempty"`     // a line for a person
+}
+
+// DebugChoice answers what a save does while the process stands (POST /v1/services/NAME/debug/choice).
+type DebugChoice struct {
+	OnSave string `json:"on_save,omitempty"`
+	Apply  bool   `json:"apply,omitempty"` // what waits is swapped in at once
+}
+
 // Task is a program that is debugged beside the service: a test. It lives as long as its debug stream.
 type Task struct {
 	Executable File     `json:"executable"`       // Path is a base name; the blob must be staged

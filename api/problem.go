@@ -26,7 +26,7 @@ type Problem struct {
 	File   string `json:"file,omitempty"`
 	Line   int    `json:"line,omitempty"`
 	Column int    `json:"column,omitempty"`
-	// Owner is who raised it and clears it: "build", "settings", "environment", "sync" or "process"; empty where it is told
+	// Owner is who raised it and clears it: "build", "settings", "environment", "sync", "process" or "debug"; empty where it is told
 	// once and not kept.
 	Owner string `json:"owner,omitempty"`
 	// Related are further places that belong to it, the innermost first: a panic's other frames.

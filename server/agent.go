@@ -36,6 +36,8 @@ type AgentConfig struct {
 	// Prepare finds what a request means: settings, the main package, the environment's name. It makes nothing yet. Its
 	// error is what the front end is told.
 	Prepare func(ctx context.Context, r api.RunRequest) (Plan, error)
+	// DAP is the path of the socket that ServeDAP's connections come by; empty without.
+	DAP string
 	// Idle is how long the agent stays with nothing to do, Grace how long what a front end holds stays when it went
 	// without a word; zero is a minute.
 	Idle, Grace time.Duration
@@ -63,6 +65,8 @@ type runner interface {
 	Discard()
 	CancelBuild()
 	CancelTransfer()
+	Debug(by, onSave string) (*Claim, error)
+	choose(api.DebugChoice) error
 }
 
 // Agent holds the sessions of one user: front ends ask for them, hold them and are told of them. Its goroutines, all ended
@@ -102,7 +106,8 @@ type held struct {
 
 	// Under the agent's lock.
 	state   *state
-	holders map[string]bool // client IDs
+	holders map[string]bool   // client IDs
+	claims  map[string]*Claim // the debug session, by its client's ID
 	keep    bool
 	ending  bool
 }
@@ -140,7 +145,7 @@ func NewAgent(cfg AgentConfig) *Agent {
 	}
 	var t [32]byte
 	rand.Read(t[:])
-	a := &Agent{cfg: cfg, info: api.Agent{Version: cfg.Version, PID: os.Getpid(), Started: time.Now()}, token: hex.EncodeToString(t[:]),
+	a := &Agent{cfg: cfg, info: api.Agent{Version: cfg.Version, PID: os.Getpid(), Started: time.Now(), DAP: cfg.DAP}, token: hex.EncodeToString(t[:]),
 		leaving: make(chan struct{}), sessions: map[string]*held{}, ended: map[string]*journal.Journal{}, clients: map[string]*client{}, attached: map[*attachment]bool{}}
 	return a
 }
@@ -264,6 +269,9 @@ func (a *Agent) touch() {
 
 // run finds or begins the session that a request means.
 func (a *Agent) run(ctx context.Context, r api.RunRequest) (api.RunAnswer, error) {
+	if r.Path != "" {
+		a.place(&r)
+	}
 	plan, err := a.cfg.Prepare(ctx, r)
 	if err != nil {
 		return api.RunAnswer{}, err
@@ -312,6 +320,36 @@ func (a *Agent) run(ctx context.Context, r api.RunRequest) (api.RunAnswer, error
 	}
 }
 
+// place finds the folder and the main package that a path means: the terminal and every editor are to mean one
+// environment.
+func (a *Agent) place(r *api.RunRequest) {
+	dir := r.Path
+	if st, err := os.Stat(dir); err != nil || !st.IsDir() {
+		dir = filepath.Dir(dir)
+	}
+	r.Path, r.Dir = "", dir
+	runs := false
+	a.mu.Lock()
+	for _, h := range a.sessions {
+		if h.plan.Config.Service.Dir == dir && !h.ending {
+			r.Dir, runs = h.plan.Config.Record.Dir, true
+		}
+	}
+	a.mu.Unlock()
+	for d := dir; !runs && d != filepath.Dir(d); d = filepath.Dir(d) {
+		if _, err := os.Stat(filepath.Join(d, "go.mod")); err == nil {
+			r.Dir = d
+			break
+		}
+	}
+	if rel, err := filepath.Rel(r.Dir, dir); err == nil && rel != "." {
+		r.Main = filepath.ToSlash(rel)
+		if !strings.HasPrefix(r.Main, "../") {
+			r.Main = "./" + r.Main
+		}
+	}
+}
+
 func leavingProblem() error {
 	return &api.Problem{Code: CodeLeaving, Message: "the agent is just ending", Hint: "run again"}
 }
@@ -334,7 +372,7 @@ func difference(running, asked Plan) string {
 // begin starts a session, with the lock held.
 func (a *Agent) begin(plan Plan, keep bool) (*held, error) {
 	name := plan.Config.Spec.Name
-	h := &held{name: name, plan: plan, journal: journal.New(journal.Options{LogBytes: journalBytes}), done: make(chan struct{}), holders: map[string]bool{}, keep: keep}
+	h := &held{name: name, plan: plan, journal: journal.New(journal.Options{LogBytes: journalBytes}), done: make(chan struct{}), holders: map[string]bool{}, claims: map[string]*Claim{}, keep: keep}
 	cfg := plan.Config
 	cfg.Emit = func(e api.Event) { a.event(h, e) }
 	cfg.note = func(step any) { a.step(h, step) }

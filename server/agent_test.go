@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -13,6 +14,7 @@ import (
 
 	"fairlead.dev/api"
 	"fairlead.dev/bridge"
+	"fairlead.dev/syncer/build"
 )
 
 // fakeSession runs until it is ended.
@@ -37,7 +39,11 @@ func (f *fakeSession) Discard()         { f.discarded = true }
 func (f *fakeSession) Saved(p []string) { f.saves = append(f.saves, p...) }
 func (f *fakeSession) CancelBuild()     { f.canceled = append(f.canceled, "build") }
 func (f *fakeSession) CancelTransfer()  { f.canceled = append(f.canceled, "transfer") }
-func (f *fakeSession) over() bool       { f.mu.Lock(); defer f.mu.Unlock(); return f.ended }
+func (f *fakeSession) Debug(string, string) (*Claim, error) {
+	return nil, &api.Problem{Code: api.CodeDebugHeld, Message: "somebody debugs it"}
+}
+func (f *fakeSession) choose(api.DebugChoice) error { return nil }
+func (f *fakeSession) over() bool                   { f.mu.Lock(); defer f.mu.Unlock(); return f.ended }
 
 func fakeAgent() (*Agent, *[]*fakeSession) {
 	var all []*fakeSession
@@ -237,6 +243,35 @@ func TestState(t *testing.T) {
 		}
 		if got := strings.Join(codes, " "); s.svc.Phase != tt.phase || got != tt.problems {
 			t.Errorf("step %d %T: %s with %q, want %s with %q", i, tt.step, s.svc.Phase, got, tt.phase, tt.problems)
+		}
+	}
+}
+
+// A path means the main package's folder in its module's root, or where the package runs from already.
+func TestAgentPlace(t *testing.T) {
+	root := t.TempDir()
+	for _, d := range []string{"m/cmd/x", "m/cmd/y", "loose"} {
+		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, f := range []string{"m/go.mod", "m/cmd/x/main.go", "m/main.go", "loose/main.go", "m/cmd/y/main.go"} {
+		if err := os.WriteFile(filepath.Join(root, f), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a, _ := fakeAgent()
+	y := filepath.Join(root, "m/cmd/y")
+	a.sessions["y"] = &held{plan: Plan{Config: Config{Service: build.Service{Dir: y}, Record: Record{Dir: filepath.Join(root, "m/cmd")}}}}
+	for path, want := range map[string]string{
+		"m/cmd/x/main.go": "m ./cmd/x", "m/cmd/x": "m ./cmd/x", "m/main.go": "m ", "m": "m ", "loose/main.go": "loose ",
+		"m/cmd/y/main.go": "m/cmd ./y",
+	} {
+		r := api.RunRequest{Path: filepath.Join(root, path)}
+		a.place(&r)
+		rel, _ := filepath.Rel(root, r.Dir)
+		if got := filepath.ToSlash(rel) + " " + r.Main; got != want || r.Path != "" {
+			t.Errorf("%s means %q, want %q", path, got, want)
 		}
 	}
 }

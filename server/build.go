@@ -23,6 +23,7 @@ type builds struct {
 
 	inputs atomic.Pointer[build.Inputs] // nil until they have been listed
 	stale  atomic.Bool                  // they are being listed anew: what is new among them is not known yet
+	debug  atomic.Bool                  // with symbols, and the user's own packages as they are written
 
 	mu      sync.Mutex
 	builder *build.Builder
@@ -54,7 +55,7 @@ func (b *builds) configure(cfg build.Config) {
 }
 
 // build builds for a target; linked is build.Request's. The user's failure is the problems.
-func (b *builds) build(ctx context.Context, t api.Target, linked func(path string, size int64)) (syncer.Built, []*api.Problem, error) {
+func (b *builds) build(ctx context.Context, t api.Target, debug bool, linked func(path string, size int64)) (syncer.Built, []*api.Problem, error) {
 	start := time.Now()
 	fail := func(err error) (syncer.Built, []*api.Problem, error) {
 		built := syncer.Built{Duration: time.Since(start)}
@@ -74,7 +75,7 @@ func (b *builds) build(ctx context.Context, t api.Target, linked func(path strin
 	b.mu.Lock()
 	prev := b.last
 	b.mu.Unlock()
-	res, err := builder.Build(ctx, build.Request{OutDir: b.out, Previous: prev, Linked: linked})
+	res, err := builder.Build(ctx, build.Request{OutDir: b.out, Debug: debug, Previous: prev, Linked: linked})
 	if err != nil {
 		return fail(err)
 	}

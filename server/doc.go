@@ -18,6 +18,13 @@
 //	POST /v1/saved                        api.SavedRequest -> 204
 //	GET  /v1/services/NAME/access         api.JournalAccess
 //	GET  /v1/services/NAME/journal        websocket, see package journal; that of a session that ended is there for a minute
+//	GET  /v1/services/NAME/debug?client=ID&name=NAME&on_save=
+//	                                      websocket: a debug session. api.DebugCommand from the front end, api.DebugEvent to it. 409
+//	                                      where another front end has it
+//	GET  /v1/services/NAME/debug/stream?client=ID&generation=N
+//	                                      upgraded (101, "fairlead-debug", api.DebugHeader): DAP with the debugger of that
+//	                                      generation's process. 409 where it does not run
+//	POST /v1/services/NAME/debug/choice   api.DebugChoice -> 204
 //	POST /v1/shutdown?force               202; 409 while there are sessions, unless force
 //
 // On TCP loopback only the journals, with a token (journal.Loopback).

@@ -99,6 +99,14 @@ func (a *Agent) handler() http.Handler {
 		}
 		journal.Serve(w, r, j)
 	})
+	mux.HandleFunc("GET /v1/services/{name}/debug", a.serveDebug)
+	mux.HandleFunc("GET /v1/services/{name}/debug/stream", a.serveDebugStream)
+	mux.HandleFunc("POST /v1/services/{name}/debug/choice", func(w http.ResponseWriter, r *http.Request) {
+		var req api.DebugChoice
+		if decode(w, r, &req) {
+			finish(w, http.StatusNoContent, a.debugChoice(r.PathValue("name"), req))
+		}
+	})
 	mux.HandleFunc("POST /v1/shutdown", func(w http.ResponseWriter, r *http.Request) {
 		finish(w, http.StatusAccepted, a.shutdown(r.URL.Query().Has("force")))
 	})
@@ -129,7 +137,9 @@ func checkRun(r api.RunRequest) error {
 	switch {
 	case r.Client == "" || len(r.Client) > maxID:
 		return badRequest("client must be an attachment's ID")
-	case !filepath.IsAbs(r.Dir):
+	case r.Path != "" && (!filepath.IsAbs(r.Path) || r.Dir != "" || r.Main != ""):
+		return badRequest(fmt.Sprintf("path must be an absolute path, without dir and main, and is %q", r.Path))
+	case r.Path == "" && !filepath.IsAbs(r.Dir):
 		return badRequest(fmt.Sprintf("dir must be an absolute path, and is %q", r.Dir))
 	}
 	return nil
@@ -260,7 +270,7 @@ func refuse(w http.ResponseWriter, err error) {
 		status = http.StatusNotFound
 	case CodeBadRequest:
 		status = http.StatusBadRequest
-	case CodeInUse, CodeLeaving:
+	case CodeInUse, CodeLeaving, api.CodeDebugHeld, api.CodeDebugAway, api.CodeNoProcess:
 		status = http.StatusConflict
 	}
 	problems(w, status, err)

@@ -72,6 +72,7 @@ type Session struct {
 	loop   *syncer.Loop
 	tun    *tunnels
 	builds *builds
+	debug  *debugging
 
 	emitMu sync.Mutex
 
@@ -109,13 +110,14 @@ func NewSession(cfg Config) (*Session, error) {
 	s.kept.Store(cfg.Keep)
 	s.conn = bridge.New(bridge.Options{Dial: s.dial, Token: rec.Token, Name: rec.Agent, TakeOver: cfg.TakeOver, Keep: cfg.Keep, OnState: s.connState})
 	s.builds = &builds{svc: cfg.Service, cfg: cfg.Build, out: filepath.Join(cfg.Records.Folder(cfg.Spec.Name), fmt.Sprintf("out-%d", os.Getpid()))}
+	s.debug = newDebugging(s)
 	s.loop = syncer.New(syncer.Config{
 		Pod: s.conn, Folders: cfg.Folders, Process: s.process, Name: cfg.Service.Name,
 		Build: func(ctx context.Context, linked func(string, int64)) (syncer.Built, []*api.Problem, error) {
-			return s.builds.build(ctx, s.target(), linked)
+			return s.builds.build(ctx, s.target(), s.debug.wantSymbols(), linked)
 		},
 		Dir: filepath.Join(cfg.Records.Folder(cfg.Spec.Name), "base"), Emit: s.emit, Shipping: s.shipping,
-		Building: func(g api.Generation) { s.note(building{g}) },
+		Building: func(g api.Generation) { s.debug.building(g); s.note(building{g}) }, Hold: s.debug.hold,
 	})
 	s.loop.Number(rec.Generation)
 	s.tun = newTunnels(maps.Clone(rec.Ports), s.conn.DialPort)
@@ -124,11 +126,12 @@ func NewSession(cfg Config) (*Session, error) {
 
 func (s *Session) emit(e api.Event) {
 	s.emitMu.Lock()
-	defer s.emitMu.Unlock()
 	if h := e.Head(); h.Time.IsZero() {
 		h.Time = time.Now()
 	}
 	s.cfg.Emit(e)
+	s.emitMu.Unlock()
+	s.debug.event(e)
 }
 
 // note tells a step that is no event.
@@ -203,6 +206,7 @@ func (s *Session) Run(ctx context.Context) error {
 		}
 	})
 	<-ctx.Done()
+	s.debug.over()
 	wg.Wait() // nobody builds, ships or writes the record any more while close removes them
 	err := context.Cause(ctx)
 	if errors.Is(err, context.Canceled) {
@@ -314,6 +318,7 @@ func (s *Session) connState(connected bool, err error) {
 		}
 		s.tell("connected", "")
 		s.loop.Resync()
+		s.debug.resume()
 	case err != nil:
 		s.tell("lost", err.Error())
 	}
@@ -354,6 +359,7 @@ func (s *Session) process() api.Process {
 	s.mu.Lock()
 	p := s.proc
 	s.mu.Unlock()
+	p.Debug = s.debug.start()
 	select {
 	case <-s.envReady:
 	default:

@@ -27,6 +27,8 @@ type (
 	anew struct{}
 	// crashed: the service wrote that it panicked.
 	crashed struct{ problem *api.Problem }
+	// debugged: the debug session is like that now; nil: there is none.
+	debugged struct{ debug *api.Debug }
 	// leaving: the session is being ended, in words for what.
 	leaving struct{ why string }
 	// over: the session has ended.
@@ -42,10 +44,11 @@ const (
 	keySync        = "sync"
 	keyWatch       = "watch" // owner "sync"
 	keyProcess     = "process"
+	keyDebug       = "debug"
 	keyLogs        = "logs" // owner "environment"; a connection that is there again does not clear it
 )
 
-var keys = []string{keyEnvironment, keyLogs, keySettings, keyBuild, keySync, keyWatch, keyProcess}
+var keys = []string{keyEnvironment, keyLogs, keySettings, keyBuild, keySync, keyWatch, keyProcess, keyDebug}
 
 // state makes an api.Service of what happens in a session. It is pure: times come with the steps.
 type state struct {
@@ -62,6 +65,7 @@ type state struct {
 	shipWrong  bool
 	ready      api.Generation // that answers; 0 for none
 	reason     string         // of the process's state
+	debugGen   api.Generation // that the last problem of debugging is about
 	stop       string
 	stopping   bool
 	ended      bool
@@ -83,6 +87,10 @@ func newState(svc api.Service, now time.Time) *state {
 // service returns a copy that later steps leave alone.
 func (s *state) service() *api.Service {
 	c := s.svc
+	if c.Debug != nil {
+		debug := *c.Debug
+		c.Debug = &debug
+	}
 	c.Ports, c.Clients, c.Problems = slices.Clone(c.Ports), slices.Clone(c.Clients), slices.Clone(c.Problems)
 	return &c
 }
@@ -126,6 +134,11 @@ func (s *state) apply(step any, now time.Time) bool {
 		s.svc.Process, s.svc.PID, s.svc.ExitCode, s.svc.Digest, s.ready = api.StateEmpty, 0, nil, "", 0
 	case crashed:
 		s.replace(keyProcess, keyProcess, []*api.Problem{e.problem})
+	case debugged:
+		s.svc.Debug = e.debug
+		if e.debug == nil {
+			delete(s.problems, keyDebug)
+		}
 	case leaving:
 		s.stopping, s.stop = true, e.why
 	case over:
@@ -173,9 +186,15 @@ func (s *state) process(e *api.ProcessEvent) {
 		s.svc.Digest = e.Digest
 	}
 	switch e.State {
+	case api.StateStarting:
+		s.svc.Core = ""
+		if e.Generation > s.debugGen {
+			delete(s.problems, keyDebug)
+		}
 	case api.StateRunning: // a service that listens on nothing is told by ready too
 		s.drop(keyProcess, api.CodeStartFailed)
 	case api.StateExited, api.StateFailed:
+		s.svc.Core = e.Core
 		s.ready = 0
 		s.svc.URL = ""
 		s.svc.Ports = []api.Forward{}
@@ -212,8 +231,11 @@ func (s *state) problem(e *api.ProblemEvent) {
 		s.add(keySync, p)
 	case p.Code == api.CodeNoLogs:
 		s.add(keyLogs, p)
-	case p.Owner == keyEnvironment:
-		s.add(keyEnvironment, p)
+	case p.Owner == keyEnvironment, p.Owner == keyDebug:
+		if p.Owner == keyDebug {
+			s.debugGen = e.Generation
+		}
+		s.add(p.Owner, p)
 	}
 }
 
@@ -256,7 +278,7 @@ func (s *state) refresh(now time.Time) {
 		s.svc.Since = now
 	}
 	s.svc.Phase, s.svc.Detail = phase, detail
-	if phase != api.PhaseBuilding && phase != api.PhaseShipping && phase != api.PhaseStarting {
+	if phase != api.PhaseBuilding && phase != api.PhaseShipping && phase != api.PhaseWaiting && phase != api.PhaseStarting {
 		if s.working == "" {
 			s.svc.Working = 0
 		}
@@ -283,6 +305,8 @@ func (s *state) phase() (api.Phase, string) {
 		return api.PhaseOpening, s.envReason
 	case s.working == api.PhaseBuilding:
 		return api.PhaseBuilding, ""
+	case s.working == api.PhaseShipping && svc.Debug != nil && svc.Debug.Waiting != 0:
+		return api.PhaseWaiting, waitsFor(svc.Debug.OnSave)
 	case s.working == api.PhaseShipping:
 		return api.PhaseShipping, ""
 	case s.buildWrong:

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -126,11 +127,23 @@ func runAgent(ctx context.Context, stdout, stderr io.Writer, detached bool) erro
 		logger.Warn("no journals by TCP", "err", err)
 		tcp = nil
 	}
+	debug := strings.TrimSuffix(sock, ".sock") + "-dap.sock"
+	dapLn, err := listenPrivate(debug)
+	if err != nil { // fairlead dap does without
+		logger.Warn("no debug adapter on a socket", "err", err)
+		debug = ""
+	}
 	if detached {
 		fmt.Fprintln(stdout, ready)
 		closeStdout()
 	}
-	a := server.NewAgent(server.AgentConfig{Version: version, Idle: testDuration("FAIRLEAD_TEST_IDLE"), Grace: testDuration("FAIRLEAD_TEST_GRACE"), Logger: logger,
+	if dapLn != nil {
+		dctx, cancel := context.WithCancel(ctx)
+		served := make(chan error, 1)
+		go func() { served <- acceptDAP(dctx, onlyUser{dapLn}, f, logger) }()
+		defer func() { cancel(); <-served }()
+	}
+	a := server.NewAgent(server.AgentConfig{Version: version, DAP: debug, Idle: testDuration("FAIRLEAD_TEST_IDLE"), Grace: testDuration("FAIRLEAD_TEST_GRACE"), Logger: logger,
 		Prepare: func(ctx context.Context, r api.RunRequest) (server.Plan, error) { return prepare(ctx, f, r) }})
 	return a.Run(ctx, onlyUser{unix}, tcp)
 }
@@ -240,6 +253,9 @@ func newAgentStatus(stdout io.Writer) *cobra.Command {
 				return err
 			}
 			fmt.Fprintf(stdout, "agent %s, pid %d, since %s\n", a.Version, a.PID, a.Started.Format(time.DateTime))
+			if a.DAP != "" {
+				fmt.Fprintf(stdout, "debug adapter on unix:%s\n", a.DAP)
+			}
 			for _, s := range all {
 				fmt.Fprintf(stdout, "%s  %s  generation %d  held by %v\n", s.Name, s.Phase, s.Generation, s.Clients)
 			}

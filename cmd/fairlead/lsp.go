@@ -160,4 +160,5 @@ func (a noAgent) Access(context.Context, string) (api.JournalAccess, error) {
 func (a noAgent) Journal(context.Context, string, uint64, bool, func(api.Entry) error) error {
 	return a.err
 }
-func (a noAgent) Restart(context.Context) error { return a.err }
+func (a noAgent) DebugChoice(context.Context, string, api.DebugChoice) error { return a.err }
+func (a noAgent) Restart(context.Context) error                              { return a.err }

@@ -25,7 +25,7 @@ func prepare(ctx context.Context, f folders, r api.RunRequest) (server.Plan, err
 		return server.Plan{}, err
 	}
 	o := runOptions{dir: dir, main: r.Main, args: r.Args, place: placeFlags{on: r.On, kubeconfig: r.Kubeconfig, context: r.Context, namespace: r.Namespace, registry: r.Registry},
-		keep: r.Keep, takeOver: r.TakeOver, env: r.Env}
+		keep: r.Keep, takeOver: r.TakeOver, env: r.Env, serviceEnv: r.ServiceEnv}
 	set, err := loadSettings(dir, "", o)
 	if err != nil {
 		return server.Plan{}, err
@@ -89,7 +89,7 @@ func prepare(ctx context.Context, f folders, r api.RunRequest) (server.Plan, err
 			return kube.Open(ctx, spec, k)
 		},
 	}
-	shape := map[string]string{"list of arguments": strings.Join(r.Args, "\x00")}
+	shape := map[string]string{"list of arguments": strings.Join(r.Args, "\x00"), "environment of its own": strings.Join(r.ServiceEnv, "\x00")}
 	if native {
 		shape["working directory"] = set.process.Dir
 	}

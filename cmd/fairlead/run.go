@@ -83,6 +83,7 @@ type runOptions struct {
 	place          placeFlags
 	keep, takeOver bool
 	env            []string // nil is this process's
+	serviceEnv     []string
 	show           renderer
 }
 

@@ -65,7 +65,7 @@ func loadSettings(dir, service string, o runOptions) (choice, error) {
 		return choice{}, err
 	}
 	c := choice{service: l.Service, services: l.Services, files: []string{filepath.Join(l.Root, settings.FileName)}, on: l.On, name: l.Name, main: l.Main, root: l.Root, ignored: watch.Matcher(l.Watch.Ignore), rest: l.Watch.Rest}
-	c.process = api.Process{Args: l.Args, Env: pairs(l.Env), Dir: l.Dir, Port: l.Port, Hosts: l.Hosts, Grace: l.Grace}
+	c.process = api.Process{Args: l.Args, Env: append(pairs(l.Env), o.serviceEnv...), Dir: l.Dir, Port: l.Port, Hosts: l.Hosts, Grace: l.Grace}
 	if l.File != "" && l.File != c.files[0] {
 		c.files = append(c.files, l.File)
 	}

@@ -22,6 +22,8 @@ type Agent interface {
 	Access(ctx context.Context, name string) (api.JournalAccess, error)
 	// Journal reads until handle returns an error, which it returns, or the session ends.
 	Journal(ctx context.Context, name string, after uint64, logs bool, handle func(api.Entry) error) error
+	// DebugChoice says what a save does while the process stands in the debugger.
+	DebugChoice(ctx context.Context, name string, ch api.DebugChoice) error
 	// Restart ends the agent, whatever it holds; Attach starts the next one.
 	Restart(ctx context.Context) error
 }
@@ -50,6 +52,7 @@ type service struct {
 	progress *progress
 	failed   time.Time // Since of the failed phase that the build's marks are anchored for
 	said     map[string]bool
+	asked    bool   // what a save is to do while the process stands in the debugger
 	home     *place // where problems without a place are shown; found when first needed
 }
 
@@ -207,6 +210,7 @@ func (s *Server) update(now *api.Service) {
 	s.mark(svc, before)
 	s.track(svc)
 	s.tell(svc)
+	s.askWaiting(svc, now)
 	if h := s.held[now.Name]; h != nil && h.open && now.Phase == api.PhaseLive && now.URL != "" {
 		h.open = false
 		url := now.URL

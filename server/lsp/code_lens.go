@@ -18,6 +18,9 @@ func (s *Server) codeLens(p *protocol.CodeLensParams) func(context.Context) (any
 	s.mu.Unlock()
 	return func(context.Context) (any, error) {
 		lenses := []protocol.CodeLens{}
+		if d != nil && on && d.isTest() {
+			return testLenses(d, enc), nil
+		}
 		if d == nil || !d.isGo() || !on {
 			return lenses, nil
 		}
@@ -60,7 +63,8 @@ func (s *Server) offers(d *document) []offer {
 	if svc == nil {
 		title := "▶ Run in environment"
 		run := offer{title: title, action: "Fairlead: Run in environment", name: commandRun, args: runArgs{URI: string(d.uri)}, kind: kindSource + ".run"}
-		out := []offer{run}
+		debug := offer{title: "Debug", action: "Fairlead: Debug in environment", name: commandDebug, args: runArgs{URI: string(d.uri)}, kind: kindSource + ".debug"}
+		out := []offer{run, debug}
 		if p := s.endedWith[filepath.Dir(d.path)]; p != nil {
 			out = append(out, offer{title: "ended: " + short(p.Message), name: commandRun, args: runArgs{URI: string(d.uri)}})
 		}
@@ -72,6 +76,7 @@ func (s *Server) offers(d *document) []offer {
 		text = "the agent is gone: reconnecting"
 	}
 	out := []offer{{title: text, action: "Fairlead: Details (" + text + ")", name: commandDetails, args: me, kind: kindSource + ".details"}}
+	out = append(out, debugOffers(&svc.Service, string(d.uri))...)
 	if svc.URL != "" {
 		out = append(out, offer{title: "Open in browser", action: "Fairlead: Open in browser", name: commandOpen, args: me, kind: kindSource + ".open"})
 	}
@@ -107,6 +112,8 @@ func stateText(svc *api.Service) string {
 		return "building"
 	case api.PhaseShipping:
 		return "shipping"
+	case api.PhaseWaiting:
+		return "built, waits: stopped in the debugger"
 	case api.PhaseStarting:
 		return "starting"
 	case api.PhaseLive:

@@ -465,8 +465,17 @@ func (a *fakeAgent) set(s api.Service) {
 	a.handle(Update{Update: api.Update{Service: &s}})
 }
 
+func (a *fakeAgent) DebugChoice(_ context.Context, name string, ch api.DebugChoice) error {
+	a.note("choose %s %+v", name, ch)
+	return nil
+}
+
 func (a *fakeAgent) Run(ctx context.Context, r api.RunRequest) (api.RunAnswer, error) {
-	a.note("run %s %s", r.Dir, r.Main)
+	dir := r.Dir
+	if r.Path != "" {
+		dir = folderOf(r.Path)
+	}
+	a.note("run %s %s", dir, r.Main)
 	a.mu.Lock()
 	a.runs = append(a.runs, r)
 	block, answer, err := a.block, a.answer, a.runErr

@@ -28,7 +28,7 @@ const (
 )
 
 func commandNames() []string {
-	return []string{commandRun, commandStop, commandOpen, commandLogs, commandCancel, commandRestart, commandDetails}
+	return []string{commandRun, commandStop, commandOpen, commandLogs, commandCancel, commandRestart, commandDetails, commandDebug, commandDebugTest, commandDebugCore, commandDebugChoice}
 }
 
 // executeCommand does what a person asked for. Each command has one argument, an object; what it leaves out is the only
@@ -47,6 +47,22 @@ func (s *Server) executeCommand(p *protocol.ExecuteCommandParams) func(context.C
 				return nil, err
 			}
 			return s.runCommand(ctx, a)
+		case commandDebug:
+			var a runArgs
+			if err := argument(arg, &a); err != nil {
+				return nil, err
+			}
+			return s.debugCommand(ctx, a)
+		case commandDebugTest:
+			return nil, debuggerProblem(`{"mode": "test", "program": FOLDER, "args": ["-test.run=^TestName$"]}`)
+		case commandDebugCore:
+			return nil, debuggerProblem(`{"mode": "core", "service": NAME, "coreFilePath": CORE}`)
+		case commandDebugChoice:
+			var a debugChoiceArgs
+			if err := argument(arg, &a); err != nil {
+				return nil, err
+			}
+			return nil, s.debugChoice(ctx, a)
 		case commandRestart:
 			return nil, s.restartAgent(ctx)
 		case commandStop, commandOpen, commandLogs, commandCancel, commandDetails:
@@ -146,16 +162,16 @@ func (s *Server) runCommand(ctx context.Context, a runArgs) (any, error) {
 		if path == "" {
 			return nil, &api.Problem{Code: "no-folder", Message: a.URI + " is not a file on this machine", Hint: "save it in the folder of a Go service"}
 		}
-		s.placeOf(&r, realPath(path))
+		r.Path = realPath(path)
 	}
-	if r.Dir == "" {
+	if r.Dir == "" && r.Path == "" {
 		dir, err := s.chooseFolder(ctx, folders)
 		if err != nil {
 			return nil, err
 		}
 		r.Dir = dir
 	}
-	if !filepath.IsAbs(r.Dir) {
+	if r.Dir != "" && !filepath.IsAbs(r.Dir) {
 		return nil, &api.Problem{Code: "no-folder", Message: r.Dir + " is not an absolute path", Hint: "give the folder's whole path"}
 	}
 	answer, err := s.run(ctx, r, true)
@@ -163,40 +179,6 @@ func (s *Server) runCommand(ctx context.Context, a runArgs) (any, error) {
 		return nil, err
 	}
 	return raw(answer), nil
-}
-
-// placeOf finds the folder and the main package that a document means: those of the service that runs from there, else
-// the root of its module, which is where `go run` and `fairlead run` are usually started, so that the terminal and the
-// editor mean one environment.
-func (s *Server) placeOf(r *api.RunRequest, path string) {
-	dir := path
-	if st, err := os.Stat(path); err != nil || !st.IsDir() {
-		dir = filepath.Dir(path)
-	}
-	s.mu.Lock()
-	svc := s.serviceOf(dir)
-	s.mu.Unlock()
-	root := dir
-	if svc != nil {
-		root = svc.Dir
-	} else {
-		for d := dir; ; d = filepath.Dir(d) {
-			if _, err := os.Stat(filepath.Join(d, "go.mod")); err == nil {
-				root = d
-				break
-			}
-			if d == filepath.Dir(d) {
-				break
-			}
-		}
-	}
-	r.Dir = root
-	if rel, err := filepath.Rel(root, dir); r.Main == "" && err == nil && rel != "." {
-		r.Main = filepath.ToSlash(rel)
-		if !strings.HasPrefix(r.Main, "../") {
-			r.Main = "./" + r.Main
-		}
-	}
 }
 
 func (s *Server) chooseFolder(ctx context.Context, folders []folder) (string, error) {
@@ -219,9 +201,20 @@ func (s *Server) chooseFolder(ctx context.Context, folders []folder) (string, er
 	return "", context.Canceled
 }
 
+// folderOf is a path itself where it is a folder, else the folder that it is in.
+func folderOf(path string) string {
+	if st, err := os.Stat(path); err == nil && st.IsDir() {
+		return path
+	}
+	return filepath.Dir(path)
+}
+
 // run asks the agent for an environment and remembers that this editor did.
 func (s *Server) run(ctx context.Context, r api.RunRequest, open bool) (api.RunAnswer, error) {
 	pkg := r.Dir
+	if r.Path != "" {
+		pkg = folderOf(r.Path)
+	}
 	if strings.HasPrefix(r.Main, ".") {
 		pkg = filepath.Join(r.Dir, filepath.FromSlash(r.Main))
 	}

@@ -25,18 +25,18 @@ func TestLenses(t *testing.T) {
 	pkg := filepath.Join(dir, "cmd/orders")
 	u := e.open(pkg+"/main.go", mainGo)
 	ls := e.lenses(u)
-	if d := cmp.Diff([]string{"▶ Run in environment"}, titles(ls)); d != "" {
+	if d := cmp.Diff([]string{"▶ Run in environment", "Debug"}, titles(ls)); d != "" {
 		t.Fatal(d)
 	}
 	if d := cmp.Diff(*rng(2, 0, 2, 9), ls[0].Range); d != "" {
 		t.Error(d)
 	}
 
-	// The lens's own command runs it, from the module's root, with the editor's environment.
+	// The lens's own command runs the file's service, with the editor's environment.
 	if err := e.execute(ls[0].Command.Command, ls[0].Command.Arguments[0]); err != nil {
 		t.Fatalf("%+v", err)
 	}
-	if d := cmp.Diff(api.RunRequest{Dir: dir, Main: "./cmd/orders", On: "local", Env: []string{"FROM=editor"}}, a.runs[0]); d != "" {
+	if d := cmp.Diff(api.RunRequest{Path: pkg + "/main.go", On: "local", Env: []string{"FROM=editor"}}, a.runs[0]); d != "" {
 		t.Error(d)
 	}
 
@@ -52,12 +52,12 @@ func TestLenses(t *testing.T) {
 		}
 		e.eventually("refresh: "+what, func() bool { return e.count("workspace/codeLens/refresh") > before })
 	}
-	want("opening", "opening the environment: waiting for the image", "Logs", "Stop")
+	want("opening", "opening the environment: waiting for the image", "Debug", "Logs", "Stop")
 	s.Phase, s.Detail = api.PhaseBuilding, ""
-	want("building", "building", "Logs", "Stop")
+	want("building", "building", "Debug", "Logs", "Stop")
 	s.Phase, s.URL, s.MS = api.PhaseLive, "http://127.0.0.1:8080/", 312
 	before := e.count("workspace/codeLens/refresh")
-	want("live", "live in 312 ms", "Open in browser", "Logs", "Stop")
+	want("live", "live in 312 ms", "Debug", "Open in browser", "Logs", "Stop")
 	e.eventually("a second refresh", func() bool { return e.count("workspace/codeLens/refresh") > before+1 })
 	e.await("the browser", func(got []message) bool {
 		return slices.ContainsFunc(got, func(m message) bool {
@@ -65,15 +65,15 @@ func TestLenses(t *testing.T) {
 		})
 	})
 	s.MS = 200
-	want("live again", "live in 200 ms", "Open in browser", "Logs", "Stop")
+	want("live again", "live in 200 ms", "Debug", "Open in browser", "Logs", "Stop")
 	s.Phase, s.Problems = api.PhaseFailed, []api.Problem{{Code: "compile", Owner: "build", Message: "undefined: x", File: pkg + "/main.go", Line: 4, Column: 2}}
-	want("failed", "failed: main.go:4: undefined: x", "Open in browser", "Logs", "Stop")
+	want("failed", "failed: main.go:4: undefined: x", "Debug", "Open in browser", "Logs", "Stop")
 	s.Phase, s.Problems, s.Detail = api.PhaseLost, nil, "the network is unreachable"
-	want("lost", "disconnected: the network is unreachable", "Open in browser", "Logs", "Stop")
+	want("lost", "disconnected: the network is unreachable", "Debug", "Open in browser", "Logs", "Stop")
 	s.Phase, s.Detail = api.PhaseStopping, ""
 	want("stopping", "stopping", "Open in browser", "Logs")
 	s.Phase, s.Problems = api.PhaseEnded, []api.Problem{{Code: "gone", Message: "the environment was removed"}}
-	want("ended", "▶ Run in environment", "ended: the environment was removed")
+	want("ended", "▶ Run in environment", "Debug", "ended: the environment was removed")
 	if n := e.count("window/showDocument"); n != 1 {
 		t.Errorf("the browser was opened %d times", n)
 	}
@@ -119,7 +119,7 @@ func TestLensPlace(t *testing.T) {
 	u := e.open(dir+"/k/main.go", mainGo)
 	e.lenses(u)
 	e.change(u, 2, change{Range: rng(2, 4, 2, 4), Text: "x /* "})
-	if ls := e.lenses(u); len(ls) != 1 || ls[0].Range.Start.Line != 2 {
+	if ls := e.lenses(u); len(ls) != 2 || ls[0].Range.Start.Line != 2 {
 		t.Errorf("%+v", ls)
 	}
 }
@@ -154,7 +154,7 @@ func TestCodeActions(t *testing.T) {
 			}
 			return out
 		}
-		if d := cmp.Diff([]string{"Fairlead: Run in environment"}, ask(2)); d != "" {
+		if d := cmp.Diff([]string{"Fairlead: Run in environment", "Fairlead: Debug in environment"}, ask(2)); d != "" {
 			t.Error(d)
 		}
 		if got := ask(0); len(got) != 0 {
@@ -163,9 +163,9 @@ func TestCodeActions(t *testing.T) {
 		if got := ask(2, "quickfix"); len(got) != 0 {
 			t.Errorf("of another kind: %q", got)
 		}
-		want := []string{"Fairlead: Run in environment|source.fairlead.run"}
+		want := []string{"Fairlead: Run in environment|source.fairlead.run", "Fairlead: Debug in environment|source.fairlead.debug"}
 		if !literals {
-			want = []string{"Fairlead: Run in environment"}
+			want = []string{"Fairlead: Run in environment", "Fairlead: Debug in environment"}
 		}
 		if d := cmp.Diff(want, ask(2, "source")); d != "" {
 			t.Error(d)
@@ -173,7 +173,7 @@ func TestCodeActions(t *testing.T) {
 		s := orders(dir, api.PhaseLive)
 		s.URL = "http://127.0.0.1:1/"
 		a.set(s)
-		if d := cmp.Diff([]string{"Fairlead: Details (live)", "Fairlead: Open in browser", "Fairlead: Show logs", "Fairlead: Stop"}, ask(2)); d != "" {
+		if d := cmp.Diff([]string{"Fairlead: Details (live)", "Fairlead: Debug", "Fairlead: Open in browser", "Fairlead: Show logs", "Fairlead: Stop"}, ask(2)); d != "" {
 			t.Error(d)
 		}
 		delete(a.services, s.Name)
@@ -315,7 +315,7 @@ func TestPanicDiagnostic(t *testing.T) {
 	if d := p.Diagnostics[0]; d.Range != *rng(3, 1, 3, 11) || len(d.Related) != 1 || d.Related[0].Location.URI != fileURI(dir+"/b.go") || d.Related[0].Location.Range != *rng(3, 1, 3, 4) {
 		t.Errorf("%+v", d)
 	}
-	if d := cmp.Diff([]string{"ended: main.go:4: panic: boom", "Logs", "Stop"}, titles(e.lenses(u))); d != "" {
+	if d := cmp.Diff([]string{"ended: main.go:4: panic: boom", "Debug", "Logs", "Stop"}, titles(e.lenses(u))); d != "" {
 		t.Error(d)
 	}
 }
@@ -579,7 +579,7 @@ func TestSaved(t *testing.T) {
 	e.notify("textDocument/didSave", map[string]any{"textDocument": map[string]any{"uri": fileURI(dir + "/early.go")}}) // nothing runs: nobody is told
 	e.lenses(u)
 	a.set(orders(dir, api.PhaseLive))
-	if d := cmp.Diff([]string{"live", "Logs", "Stop"}, titles(e.lenses(u))); d != "" {
+	if d := cmp.Diff([]string{"live", "Debug", "Logs", "Stop"}, titles(e.lenses(u))); d != "" {
 		t.Errorf("through a symbolic link: %s", d)
 	}
 	e.notify("textDocument/didSave", map[string]any{"textDocument": map[string]any{"uri": u}})
@@ -630,7 +630,7 @@ func TestAgentLost(t *testing.T) {
 	state("lost", func(p servicesParams) bool {
 		return !p.Agent.Connected && p.Agent.Problem != nil && p.Agent.Problem.Message == "test"
 	})
-	if d := cmp.Diff([]string{"the agent is gone: reconnecting", "Logs", "Stop"}, titles(e.lenses(u))); d != "" {
+	if d := cmp.Diff([]string{"the agent is gone: reconnecting", "Debug", "Logs", "Stop"}, titles(e.lenses(u))); d != "" {
 		t.Error(d)
 	}
 	a.sync()

@@ -83,7 +83,7 @@ func TestMalformed(t *testing.T) {
 	u := e.open(dir+"/main.go", mainGo)
 	alive := func(after string) {
 		t.Helper()
-		if got := e.lenses(u); len(got) != 1 {
+		if got := e.lenses(u); len(got) != 2 {
 			t.Fatalf("after %s: %d lenses", after, len(got))
 		}
 	}
@@ -146,7 +146,7 @@ func TestBomb(t *testing.T) {
 	for left := size; left > 0; left -= len(chunk) {
 		e.in.Write(chunk[:min(left, len(chunk))])
 	}
-	if got := e.lenses(u); len(got) != 1 {
+	if got := e.lenses(u); len(got) != 2 {
 		t.Errorf("%d lenses", len(got))
 	}
 	runtime.ReadMemStats(&after)
@@ -194,7 +194,7 @@ func TestStaleReads(t *testing.T) {
 	stale := 0
 	for i := range 2000 {
 		e.change(u, i+2, change{Range: rng(1, 0, 1, 0), Text: "\n"})
-		if got := e.lenses(u); len(got) != 1 || got[0].Range.Start.Line != i+3 {
+		if got := e.lenses(u); len(got) != 2 || got[0].Range.Start.Line != i+3 {
 			stale++
 		}
 	}
@@ -217,7 +217,7 @@ func TestSnapshots(t *testing.T) {
 	}
 	for i, c := range answers {
 		var ls []lens
-		if m := <-c; json.Unmarshal(m.Result, &ls) != nil || len(ls) != 1 || ls[0].Range.Start.Line != i+3 {
+		if m := <-c; json.Unmarshal(m.Result, &ls) != nil || len(ls) != 2 || ls[0].Range.Start.Line != i+3 {
 			t.Fatalf("request %d sees %+v", i, ls)
 		}
 	}
@@ -289,7 +289,7 @@ func TestForeignDocuments(t *testing.T) {
 	}
 	// A file outside of the workspace is a file.
 	other := workspace(t, map[string]string{"main.go": mainGo})
-	if got := titles(e.lenses(e.open(other+"/main.go", mainGo))); !slices.Equal(got, []string{"▶ Run in environment"}) {
+	if got := titles(e.lenses(e.open(other+"/main.go", mainGo))); !slices.Equal(got, []string{"▶ Run in environment", "Debug"}) {
 		t.Errorf("%q", got)
 	}
 	if err := e.execute("fairlead.run", map[string]any{"uri": "untitled:Untitled-1"}); err == nil || !strings.Contains(err.Message, "not a file") {

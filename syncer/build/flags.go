@@ -116,6 +116,8 @@ func (f *flags) build(debug bool, modules []Module) []string {
 	args := f.list()
 	base := "-s -w"
 	if debug {
+		// The editor's breakpoints name files as they are here, so the executable does too, whatever else is asked for.
+		args = append(args, "-trimpath=false")
 		base = "-compressdwarf=false"
 		for _, m := range modules {
 			args = append(args, "-gcflags="+m.Path+"/...=-N -l")

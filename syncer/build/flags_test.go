@@ -19,7 +19,7 @@ func TestFlags(t *testing.T) {
 		want    []string // GOFLAGS, then the arguments of go build
 	}{
 		{name: "none", want: []string{"-buildvcs=false", "-ldflags=-s -w"}},
-		{name: "debug", debug: true, want: []string{"-buildvcs=false",
+		{name: "debug", debug: true, want: []string{"-buildvcs=false", "-trimpath=false",
 			"-gcflags=example.com/m/...=-N -l", "-gcflags=example.com/n/...=-N -l", "-ldflags=-compressdwarf=false"}},
 		{name: "GOFLAGS' own are kept and writing is not", goflags: "-mod=mod -trimpath --race -buildvcs=true -v -x",
 			want: []string{"-mod=readonly -trimpath --race -buildvcs=false", "-ldflags=-s -w"}},
@@ -32,8 +32,10 @@ func TestFlags(t *testing.T) {
 		{name: "empty linker flags", goflags: "-ldflags=", want: []string{"-buildvcs=false", "-ldflags=-s -w", "-ldflags=-s -w"}},
 		{name: "malformed linker flags are for the go command to refuse", goflags: "-ldflags=foo", want: []string{"-buildvcs=false", "-ldflags=-s -w", "-ldflags=foo"}},
 		{name: "stripping is undone for the debugger", goflags: "'-ldflags=-s -w -X=a=b' -gcflags=-m -gcflags=all=-d=checkptr", debug: true,
-			want: []string{"-buildvcs=false", "-gcflags=example.com/m/...=-N -l", "-gcflags=example.com/n/...=-N -l", "-gcflags=-m -N -l", "-gcflags=all=-d=checkptr",
+			want: []string{"-buildvcs=false", "-trimpath=false", "-gcflags=example.com/m/...=-N -l", "-gcflags=example.com/n/...=-N -l", "-gcflags=-m -N -l", "-gcflags=all=-d=checkptr",
 				"-ldflags=-compressdwarf=false", "-ldflags=-compressdwarf=false -s -w -X=a=b -s=false -w=false"}},
+		{name: "paths are not trimmed for the debugger", goflags: "-trimpath", flags: []string{"-trimpath"}, debug: true,
+			want: []string{"-trimpath -buildvcs=false", "-trimpath", "-trimpath=false", "-gcflags=example.com/m/...=-N -l", "-gcflags=example.com/n/...=-N -l", "-ldflags=-compressdwarf=false"}},
 		{name: "tags from everywhere", goflags: "-tags=b,a", flags: []string{"-tags=x y"}, tags: []string{"c", "a"},
 			want: []string{"-buildvcs=false", "-tags=a,b,c,x,y", "-ldflags=-s -w"}},
 		{name: "quotes inside a word", goflags: `-gcflags=-d='x' "-asmflags=-D=a b"`, want: []string{`'-asmflags=-D=a b' -buildvcs=false`, "-gcflags=-d='x'", "-ldflags=-s -w"}},

@@ -1,0 +1,9 @@
+//go:build !linux
+
+package main
+
+import "net"
+
+const knowsTCPPeer = false
+
+func sameTCPPeer(net.Conn) bool { return false }
