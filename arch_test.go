@@ -43,7 +43,7 @@ var edges = map[string][]string{
 	"test/bench/logs":               {"api", "bridge", "bridge/kube", "bridge/local", "bridge/payload", "server", "server/journal", "syncer/build"},
 	"test/demo":                     {"api"},
 	"test/editor":                   {},
-	"test/e2e":                      {"api", "server/client"},
+	"test/e2e":                      {"api", "debugadapter/daptest", "server/client"},
 	"test/run":                      {},
 	"cmd/fairlead-pod/without/ebpf": {},
 }
@@ -54,7 +54,7 @@ var homes = map[string][]string{
 	"github.com/google/go-containerregistry/": {"bridge/kube"},
 	"github.com/fsnotify/fsnotify":            {"syncer/watch"},
 	"github.com/go-delve/delve/":              {"syncer/supervisor/delve"},
-	"github.com/google/go-dap":                {"debugadapter", "debugadapter/daptest"},
+	"github.com/google/go-dap":                {"debugadapter", "debugadapter/daptest", "syncer/podtest"},
 	"github.com/hashicorp/yamux":              {"bridge"},
 	"github.com/gorilla/websocket":            {"bridge", "server", "server/client", "server/journal", "test/bench/logs"},
 	"github.com/spf13/":                       {"cmd/fairlead"},

@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -440,7 +441,9 @@ func (c *Client) unreached(ctx context.Context, err error) error {
 		return ctx.Err()
 	}
 	c.forget()
-	if notThere(err) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) { // the last two: it ended meanwhile
+	// The last three: it ended meanwhile. net/http has no name for the third: the connection was closed before the request
+	// was written.
+	if notThere(err) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || strings.HasSuffix(err.Error(), "server closed idle connection") {
 		return noAgent()
 	}
 	return fmt.Errorf("ask the agent: %w", err)
