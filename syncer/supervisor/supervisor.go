@@ -65,9 +65,11 @@ type Supervisor struct {
 	wg     sync.WaitGroup
 	epoch  string
 	start  time.Time
-	began  chan struct{} // closed when Run has restored what ran and swaps may come
-	stop   chan struct{}
-	once   sync.Once
+	// await and keep are awaitSession and keepSession; a test has less time.
+	await, keep time.Duration
+	began       chan struct{} // closed when Run has restored what ran and swaps may come
+	stop        chan struct{}
+	once        sync.Once
 
 	last *api.Manifest // what the folder says was running when this supervisor came
 
@@ -107,7 +109,7 @@ func New(opts Options) (*Supervisor, error) {
 	}
 	s := &Supervisor{opts: opts, store: st, trees: map[string]*tree{}, ring: newRing(ringBytes),
 		state: api.StateEmpty, start: time.Now(), lastUse: time.Now(), began: make(chan struct{}), stop: make(chan struct{}),
-		turn: make(turn, 1), changed: make(chan struct{})}
+		await: awaitSession, keep: keepSession, turn: make(turn, 1), changed: make(chan struct{})}
 	var id [8]byte
 	rand.Read(id[:])
 	s.epoch = hex.EncodeToString(id[:])
@@ -517,7 +519,7 @@ func (s *Supervisor) replace(ctx context.Context, m *api.Manifest, exe string, c
 	s.wg.Go(func() { s.observe(p, m.Process.Port) })
 	switch {
 	case d != nil:
-		d.arm(awaitSession, func() { s.nobodyCame(d) })
+		d.arm(s.await, func() { s.nobodyCame(d) })
 	case refused != nil:
 		s.tellNoDebugger(m.Generation, refused)
 	}
