@@ -570,6 +570,7 @@ func (s *Supervisor) observe(p *process, mainPort int) {
 	defer poll.Stop()
 	var stood time.Duration // in the debugger's hands: that makes it no older
 	look := p.start
+	var dead time.Time // since when it waits for its tracer to look
 	for {
 		select {
 		case <-p.done:
@@ -580,12 +581,16 @@ func (s *Supervisor) observe(p *process, mainPort int) {
 		was := look
 		look = time.Now()
 		if s.held() {
-			if allDead(p.pid) {
+			if !allDead(p.pid) {
+				dead = time.Time{}
+			} else if dead.IsZero() {
+				dead = look
+			} else if look.Sub(dead) > tracerLooks {
 				if d := s.takeDebugger(p); d != nil {
 					d.end()
 				}
 			}
-			if standing(p.pid) { // whatever it listens on, it has listened on before
+			if standing(p.pid) || !dead.IsZero() { // whatever it listens on, it has listened on before
 				stood += look.Sub(was)
 				poll.Reset(standingEvery)
 				continue
@@ -607,9 +612,14 @@ func (s *Supervisor) observe(p *process, mainPort int) {
 	}
 }
 
-// standingEvery is how often a process that stands in its debugger is looked at: a file of /proc, and the tunnel opens
-// so much later after a stop before it listens.
-const standingEvery = 20 * time.Millisecond
+const (
+	// standingEvery is how often a process that stands in its debugger is looked at: a file of /proc, and the tunnel opens
+	// so much later after a stop before it listens.
+	standingEvery = 20 * time.Millisecond
+	// tracerLooks is how long the debugger of a process that was killed may take to see that: one whose process ran sees it
+	// at once, tells its session, and must not be disturbed; one whose process stood never does.
+	tracerLooks = 500 * time.Millisecond
+)
 
 // pollEvery: a start is looked at closely, since requests wait for it; a service that has been up for a while changes
 // its ports rarely, and the look costs up to a millisecond.
