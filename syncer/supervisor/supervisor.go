@@ -52,7 +52,7 @@ type Options struct {
 }
 
 // Supervisor is the pod's side. Its goroutines: the reaper, the echo, one that watches the current process's ports, one
-// that waits for each process; for each debugger one that waits for it and one that listens to it; all end before Run
+// that waits for each process; for each debugger one that waits for it and one that listens to it; one for each task and core file; all end before Run
 // returns.
 type Supervisor struct {
 	opts   Options
@@ -65,8 +65,9 @@ type Supervisor struct {
 	wg     sync.WaitGroup
 	epoch  string
 	start  time.Time
-	// await and keep are awaitSession and keepSession; a test has less time.
+	// await, keep and awaitTask are the constants of these names; a test has less time.
 	await, keep time.Duration
+	awaitTask   time.Duration
 	began       chan struct{} // closed when Run has restored what ran and swaps may come
 	stop        chan struct{}
 	once        sync.Once
@@ -85,6 +86,9 @@ type Supervisor struct {
 	lastUse  time.Time
 	holder   *holder
 	alone    *time.Timer
+	tasks    map[string]*task
+	sessions map[*oneConn]bool
+	core     *dump         // the core file that is offered
 	changed  chan struct{} // closed and replaced when another process runs, or it has another debugger
 }
 
@@ -109,7 +113,7 @@ func New(opts Options) (*Supervisor, error) {
 	}
 	s := &Supervisor{opts: opts, store: st, trees: map[string]*tree{}, ring: newRing(ringBytes),
 		state: api.StateEmpty, start: time.Now(), lastUse: time.Now(), began: make(chan struct{}), stop: make(chan struct{}),
-		await: awaitSession, keep: keepSession, turn: make(turn, 1), changed: make(chan struct{})}
+		await: awaitSession, keep: keepSession, awaitTask: awaitTask, tasks: map[string]*task{}, sessions: map[*oneConn]bool{}, turn: make(turn, 1), changed: make(chan struct{})}
 	var id [8]byte
 	rand.Read(id[:])
 	s.epoch = hex.EncodeToString(id[:])
@@ -137,6 +141,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 		return fmt.Errorf("become subreaper: %w", err)
 	}
 	killLeftovers(s.opts.Dir)
+	os.RemoveAll(filepath.Join(s.opts.Dir, "tasks"))
 	s.reaper.known, s.reaper.spared = map[int]bool{}, map[int]bool{}
 	s.spawn = newSpawner()
 	ctx, cancel := context.WithCancel(ctx)
@@ -168,6 +173,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 		s.setState(api.StateStopping, p, nil, "")
 		s.stopProcess(p, grace)
 	}
+	s.endTasks()
 	s.reaper.mu.Lock()
 	clear(s.reaper.spared)
 	s.reaper.mu.Unlock()
@@ -259,6 +265,7 @@ func (s *Supervisor) letGo() {
 	}
 	s.mu.Lock()
 	m := s.manifest
+	s.core = nil // its executable takes part of the space
 	s.mu.Unlock()
 	if m == nil {
 		s.store.keep()
@@ -360,6 +367,9 @@ func (s *Supervisor) Swap(ctx context.Context, m api.Manifest) (api.Status, erro
 	keep := []api.Digest{m.Executable.Digest}
 	if cur != nil {
 		keep = append(keep, cur.Executable.Digest)
+	}
+	if d, ok := s.offered(); ok {
+		keep = append(keep, d)
 	}
 	s.store.keep(keep...)
 	st, _ := s.Status(ctx)
@@ -553,6 +563,9 @@ func (s *Supervisor) setState(st api.State, p *process, exit *int, reason string
 	if p != nil {
 		e.Generation, e.PID, e.Digest = p.gen, p.pid, p.digest
 		e.Debugger = st == api.StateStarting && p.dbg != nil
+		if st == api.StateExited {
+			e.Core = p.core
+		}
 	}
 	if st != api.StateRunning && st != api.StateStarting {
 		s.ports = nil
@@ -727,6 +740,7 @@ func (s *Supervisor) ended(p *process) {
 		}
 		return strings.Join(append(lines, "", "It starts again with the next save."), "\n")
 	})
+	s.offerCore(p)
 	s.setState(api.StateExited, p, &code, why)
 }
 
