@@ -158,14 +158,14 @@ func (s *Supervisor) fillTask(k *task, t *api.Task) error {
 
 // dropTask ends what a task has started and removes its folder.
 func (s *Supervisor) dropTask(k *task) {
-	killMarked(taskMark + "=" + k.ID)
-	os.RemoveAll(k.root)
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if k.timer != nil {
 		k.timer.Stop()
 	}
 	delete(s.tasks, k.ID)
+	s.mu.Unlock()
+	killMarked(taskMark + "=" + k.ID)
+	os.RemoveAll(k.root)
 }
 
 // DebugTask opens the debug stream of a task: one session of Delve, whose client launches the program. Its end is the
@@ -192,6 +192,11 @@ func (s *Supervisor) DebugTask(_ context.Context, id string) (net.Conn, api.Debu
 func (s *Supervisor) oneSession(dir string, env []string, over func()) (net.Conn, error) {
 	fail := func(err error) error {
 		return &api.Problem{Code: api.CodeNoDebugger, Message: "start the debugger: " + err.Error()}
+	}
+	select {
+	case <-s.stop:
+		return nil, &api.Problem{Code: api.CodeLost, Message: "the environment is being stopped"}
+	default:
 	}
 	c, there, err := socketpair(syscall.SOCK_STREAM)
 	if err != nil {
