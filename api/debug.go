@@ -8,6 +8,9 @@ type DebugStart struct {
 	Fresh bool `json:"fresh,omitempty"`
 	// Stopped: it stands where it has stood, or stopped meanwhile, since a former session's stream broke off.
 	Stopped bool `json:"stopped,omitempty"`
+	// Program is the absolute path, in the pod, of the executable that the stream is for, where its client launches: a task's,
+	// or the one that left a core file.
+	Program string `json:"program,omitempty"`
 }
 
 // DebugHeader carries a DebugStart, in JSON, in the answer that opens a debug stream.
@@ -63,6 +66,13 @@ type Task struct {
 	Env []string `json:"env,omitempty"` // added to the service's, as KEY=VALUE
 }
 
+// TaskStarted is a task that is ready: its debug stream is to be opened within a minute, and its program launched there.
+type TaskStarted struct {
+	ID      string `json:"id"`
+	Program string `json:"program"` // absolute path, in the pod
+	Dir     string `json:"dir"`     // where it is to be started: absolute path, in the pod
+}
+
 // The codes of debugging.
 const (
 	CodeNoProcess  = "no-process"  // the generation does not run (any more): its debugger cannot be had
@@ -71,5 +81,6 @@ const (
 	CodeNoMemory   = "no-memory"   // the pod's memory limit leaves no room for a debugger
 	CodeNoDebugger = "no-debugger" // the debugger did not start, or ended
 	CodeDebugHeld  = "debug-held"  // another front end debugs the service already
+	CodeTaskLimit  = "task-limit"  // too many tests are being debugged at a time
 	CodeDebugAway  = "debug-away"  // who debugged is not there any more
 )

@@ -30,7 +30,13 @@ import (
 const token = "0123456789abcdef0123456789abcdef"
 
 func TestMain(m *testing.M) {
-	if len(os.Args) == 4 && os.Args[1] == "dap" { // what the supervisor starts of fairlead-pod
+	if len(os.Args) == 2 && os.Args[1] == "dap" { // what the supervisor starts of fairlead-pod
+		if err := delve.Serve(os.NewFile(3, "dap")); err != nil {
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	if len(os.Args) == 4 && os.Args[1] == "dap" {
 		pid, err := strconv.Atoi(os.Args[3])
 		if err = errors.Join(err, delve.Hold(os.NewFile(3, "dap"), pid)); err != nil {
 			os.Exit(1)
@@ -118,7 +124,7 @@ func subject(t *testing.T) podtest.Subject {
 	t.Cleanup(func() { cancel(); <-done })
 	return podtest.Subject{Pod: c, Store: filepath.Join(p.dir, "work", "store"), Tree: filepath.Join(p.dir, "files"), Events: p.rec,
 		Dial:     func(ctx context.Context, port int) (io.ReadWriteCloser, error) { return c.DialPort(ctx, port) },
-		DebugPod: podtest.DebugPod{Debug: c.DialDebug, Release: c.ReleaseDebug}}
+		DebugPod: podtest.DebugPod{Debug: c.DialDebug, Release: c.ReleaseDebug, Start: c.StartTask, Task: c.DialTask, Core: c.DialCore}}
 }
 
 // ended returns why a Conn gave up, which it must.

@@ -17,6 +17,11 @@
 //	                               "attach" with {"mode": "remote"}. It waits until the process of the generation (0: whatever
 //	                               runs) is there with its debugger and the one before is gone, and attaches one that is
 //	                               missing. A second stream ends the first. What a stream has set outlives it by a minute
+//	GET  debug?task                the same for a task: one session of Delve, whose client launches (mode "exec") the program of
+//	                               the answer to POST tasks. All that was started ends with the stream
+//	GET  debug?core                the same for the core file that a process event told: "launch" with mode "core", that path and
+//	                               the Program of the header
+//	POST tasks                     api.Task, its blobs staged; answers api.TaskStarted. It is opened within a minute, or goes
 //	POST debug/release             the debugger lets go of the process, which goes on. 204
 //	POST shutdown                  the supervisor stops the service and leaves. 202
 //	POST probe                     api.Probe; answers a kubelet's probe: 200 or 503. Needs the token too

@@ -39,6 +39,11 @@ type Pod interface {
 	// Debug waits for the process of a generation and opens a stream with its debugger; ReleaseDebug takes that off.
 	Debug(ctx context.Context, g api.Generation) (net.Conn, api.DebugStart, error)
 	ReleaseDebug(ctx context.Context) error
+	// StartTask readies a program beside the service; DebugTask opens its debug stream, which it ends with, and DebugCore one
+	// for a core file that the service has left.
+	StartTask(ctx context.Context, t api.Task) (api.TaskStarted, error)
+	DebugTask(ctx context.Context, id string) (net.Conn, api.DebugStart, error)
+	DebugCore(ctx context.Context, path string) (net.Conn, api.DebugStart, error)
 }
 
 const (
@@ -190,6 +195,15 @@ func (h *handler) routes() {
 	h.mux.HandleFunc("GET /v1/events", h.events)
 	h.mux.HandleFunc("GET /v1/tunnel", h.tunnel)
 	h.mux.HandleFunc("GET /v1/debug", h.debug)
+	h.mux.HandleFunc("POST /v1/tasks", func(w http.ResponseWriter, r *http.Request) {
+		var t api.Task
+		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxManifest)).Decode(&t); err != nil {
+			fail(w, http.StatusBadRequest, fmt.Errorf("parse task: %w", err))
+			return
+		}
+		started, err := h.pod.StartTask(r.Context(), t)
+		answer(w, started, err)
+	})
 	h.mux.HandleFunc("POST /v1/debug/release", func(w http.ResponseWriter, r *http.Request) {
 		if err := h.pod.ReleaseDebug(r.Context()); err != nil {
 			fail(w, 0, err)

@@ -97,6 +97,20 @@ func (s *Session) Event(name string) dap.Message {
 	}
 }
 
+// Output waits for a line of the program's that begins so.
+func (s *Session) Output(begin string) string {
+	s.t.Helper()
+	var all string
+	for {
+		all += s.Event("output").(*dap.OutputEvent).Body.Output
+		for l := range strings.Lines(all) {
+			if strings.HasPrefix(l, begin) && strings.HasSuffix(l, "\n") {
+				return strings.TrimRight(l, "\n")
+			}
+		}
+	}
+}
+
 // End waits for the end of the stream.
 func (s *Session) End() {
 	s.t.Helper()

@@ -1,7 +1,9 @@
 package podtest
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -9,6 +11,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/google/go-dap"
 
 	"fairlead.dev/api"
 	"fairlead.dev/syncer"
@@ -164,6 +169,153 @@ func Debug(t testing.TB, s Subject, g api.Generation) (*Session, api.DebugStart)
 type DebugPod struct {
 	Debug   func(ctx context.Context, g api.Generation) (net.Conn, api.DebugStart, error)
 	Release func(ctx context.Context) error
+	Start   func(ctx context.Context, t api.Task) (api.TaskStarted, error)
+	Task    func(ctx context.Context, id string) (net.Conn, error)
+	Core    func(ctx context.Context, path string) (net.Conn, api.DebugStart, error)
+}
+
+// program is what a task runs: it reads a file beside it and leaves a child in a session of its own.
+const program = `package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"syscall"
+	"time"
+)
+
+func main() {
+	if len(os.Args) == 1 {
+		time.Sleep(time.Hour)
+	}
+	b, err := os.ReadFile("testdata/golden")
+	fmt.Println(string(b), err, os.Getenv("OF_SERVICE"), os.Getenv("OF_TASK"))
+	cmd := exec.Command("/proc/self/exe")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	err = cmd.Start()
+	fmt.Println("child", cmd.Process.Pid, err) // break: child
+	time.Sleep(time.Hour)
+}
+`
+
+// stageAll stages contents as they are.
+func stageAll(t testing.TB, s Subject, contents ...[]byte) {
+	t.Helper()
+	for _, c := range contents {
+		if err := s.Pod.Stage(t.Context(), api.Blob{Digest: DigestOf(c), Size: int64(len(c)), Encoding: api.EncodingRaw}, bytes.NewReader(c)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func runTasks(t *testing.T, subject func(t *testing.T) Subject) {
+	s := subject(t)
+	svc := Build(t, "one")
+	m := Manifest(1, svc)
+	m.Process.Env = []string{"OF_SERVICE=service"}
+	Ship(t, s, m, svc)
+	s.Events.Listening(t, 1)
+	before := must(s.Pod.Status(t.Context()))
+	exe, src := BuildProgram(t, "task", program, "CGO_ENABLED=0", "-gcflags=-N -l", "-ldflags=-compressdwarf=false")
+	golden := []byte("golden")
+	task := api.Task{Executable: api.File{Path: "pkg.test", Mode: 0o755, Size: exe.Size, Digest: exe.Digest}, Folder: "pkg", Env: []string{"OF_TASK=task"},
+		Files: []api.File{{Path: "pkg/testdata/golden", Mode: 0o644, Size: int64(len(golden)), Digest: DigestOf(golden)}, {Path: "go.mod", Link: "pkg/testdata/golden"}}}
+	var p *api.Problem
+	if _, err := s.Start(t.Context(), task); !errors.As(err, &p) || p.Code != api.CodeBlobMissing || len(p.Missing) != 2 {
+		t.Fatalf("before its files are there: %v", err)
+	}
+	stageAll(t, s, exe.Data, golden)
+	for name, c := range map[string]func(t *api.Task){
+		"folder outside": func(t *api.Task) { t.Folder = "../.." }, "file outside": func(t *api.Task) { t.Files = []api.File{{Path: "../x", Link: "y"}} },
+		"program outside": func(t *api.Task) { t.Executable.Path = "../x" }, "another's folder": func(t *api.Task) { t.Dir = "etc" },
+	} {
+		bad := task
+		c(&bad)
+		if _, err := s.Start(t.Context(), bad); problemCode(err) != api.CodeBadManifest {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	stripped := task
+	stripped.Executable = api.File{Path: "pkg.test", Mode: 0o755, Size: svc.Size, Digest: svc.Digest}
+	if _, err := s.Start(t.Context(), stripped); problemCode(err) != api.CodeNoSymbols {
+		t.Errorf("without symbols: %v", err)
+	}
+	for round := range 2 {
+		started, err := s.Start(t.Context(), task)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn, err := s.Task(t.Context(), started.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Task(t.Context(), started.ID); problemCode(err) != api.CodeNoProcess {
+			t.Errorf("opened twice: %v", err)
+		}
+		d := NewSession(t, conn)
+		d.Ask("initialize", dap.InitializeRequestArguments{AdapterID: "go", LinesStartAt1: true, ColumnsStartAt1: true, PathFormat: "path"})
+		d.Ask("launch", map[string]any{"mode": "exec", "program": started.Program, "cwd": started.Dir, "args": []string{"-x"}, "outputMode": "remote"})
+		d.Event("initialized")
+		d.Break(src, Line(t, program, "// break: child"))
+		d.Go()
+		f := d.Stopped(Line(t, program, "// break: child"))
+		child := d.Value(f, "cmd.Process.Pid")
+		if v := d.Value(f, "err"); !strings.Contains(v, "nil") {
+			t.Errorf("err = %s", v)
+		}
+		if out := d.Output("golden"); out != "golden <nil> service task" {
+			t.Errorf("it says %q", out)
+		}
+		// A swap of the service is none of the task's business.
+		next := variant(t, svc, api.Generation(round))
+		m := Manifest(api.Generation(2+round), next)
+		m.Process.Env = []string{"OF_SERVICE=service"}
+		Ship(t, s, m, next)
+		s.Events.Listening(t, api.Generation(2+round))
+		if v := d.Value(f, "len(os.Args)"); v != "2" {
+			t.Errorf("len(os.Args) = %s", v)
+		}
+		if round == 0 {
+			d.Ask("disconnect", dap.DisconnectArguments{TerminateDebuggee: true})
+		} else {
+			d.Close()
+		}
+		eventually(t, "the child "+child+" to end", func() bool { return gone(child) })
+		eventually(t, "the task's folder to go", func() bool { _, err := os.Stat(filepath.Dir(started.Program)); return err != nil })
+		stageAll(t, s, exe.Data, golden)
+	}
+	if st := must(s.Pod.Status(t.Context())); st.State != api.StateRunning || st.PID == before.PID {
+		t.Errorf("%+v", st)
+	}
+	// Too many at a time.
+	var err error
+	for range 20 {
+		if _, err = s.Start(t.Context(), task); err != nil {
+			break
+		}
+	}
+	if problemCode(err) != api.CodeTaskLimit {
+		t.Errorf("twenty tasks: %v", err)
+	}
+}
+
+func gone(pid string) bool {
+	b, err := os.ReadFile("/proc/" + pid + "/stat")
+	return err != nil || strings.Contains(string(b), ") Z")
+}
+
+// eventually waits for what no event tells.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	limit := time.After(30 * time.Second)
+	for !ok() {
+		select {
+		case <-limit:
+			t.Fatalf("waited for %s", what)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
 }
 
 // RunDebug runs the suite of debugging; subject makes a fresh, empty pod.
@@ -273,6 +425,7 @@ func RunDebug(t *testing.T, subject func(t *testing.T) Subject) {
 			t.Fatalf("%+v, the process was %d", st, before.PID)
 		}
 	})
+	t.Run("tasks", func(t *testing.T) { runTasks(t, subject) })
 	t.Run("no symbols", func(t *testing.T) {
 		s := subject(t)
 		one := Build(t, "one")

@@ -56,6 +56,13 @@ func (r *Recorder) Add(e api.Event) {
 	}
 }
 
+// All is what has come.
+func (r *Recorder) All() []api.Event {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.all)
+}
+
 // Wait returns the first event that ok accepts, or fails the test after a minute: the machine may be busy.
 func (r *Recorder) Wait(t testing.TB, what string, ok func(api.Event) bool) api.Event {
 	t.Helper()

@@ -499,7 +499,7 @@ func (s *Supervisor) debuggerFor(ctx context.Context, g api.Generation) (*debugg
 	p.dbg = d
 	s.changedLocked()
 	s.mu.Unlock()
-	d.arm(awaitSession, func() { s.nobodyCame(d) })
+	d.arm(s.await, func() { s.nobodyCame(d) })
 	return d, nil, nil
 }
 
@@ -532,13 +532,13 @@ func (s *Supervisor) findDebugger(g api.Generation) (*debugger, *process, <-chan
 
 // sessionOver keeps what a session has set for a while.
 func (s *Supervisor) sessionOver(d *debugger) {
-	d.arm(keepSession, func() { s.release(d) })
+	d.arm(s.keep, func() { s.release(d) })
 }
 
 // nobodyCame lets a process go that nobody debugs.
 func (s *Supervisor) nobodyCame(d *debugger) {
 	if s.release(d) {
-		s.tellNoDebugger(d.p.gen, &api.Problem{Code: api.CodeDebugAway, Message: fmt.Sprintf("no debug session came within %v; the service goes on without the debugger", awaitSession),
+		s.tellNoDebugger(d.p.gen, &api.Problem{Code: api.CodeDebugAway, Message: fmt.Sprintf("no debug session came within %v; the service goes on without the debugger", s.await),
 			Hint: "start the debug session again; it attaches to the process as it runs"})
 	}
 }

@@ -62,7 +62,9 @@ type process struct {
 	done   chan struct{} // closed when it has been waited for
 	exit   int           // valid after done: 0-255, 128+n for signal n
 	output sync.WaitGroup
+	exe    string
 	size   int64     // of the executable, in bytes
+	core   string    // valid after done: the core file that it left
 	dbg    *debugger // guarded by Supervisor.mu
 }
 
@@ -90,7 +92,7 @@ func (s *Supervisor) startProcess(m *api.Manifest, exe string, stopped bool) (*p
 		return nil, err
 	}
 	cmd.Stdout, cmd.Stderr = outW, errW
-	p := &process{gen: m.Generation, digest: m.Executable.Digest, cmd: cmd, start: time.Now(), done: make(chan struct{}), size: m.Executable.Size}
+	p := &process{gen: m.Generation, digest: m.Executable.Digest, cmd: cmd, start: time.Now(), done: make(chan struct{}), exe: exe, size: m.Executable.Size}
 	start := s.spawn.start
 	if stopped {
 		start = func(cmd *exec.Cmd) error { return s.spawn.startStopped(cmd, execs) }
@@ -111,6 +113,9 @@ func (s *Supervisor) startProcess(m *api.Manifest, exe string, stopped bool) (*p
 		ws, _ := cmd.ProcessState.Sys().(syscall.WaitStatus)
 		if p.exit = ws.ExitStatus(); ws.Signaled() {
 			p.exit = 128 + int(ws.Signal())
+		}
+		if ws.CoreDump() {
+			p.core = findCore(p, ws.Signal())
 		}
 		// What it wrote last is read before its end is told; a child that holds the pipe open does not delay that.
 		read := make(chan struct{})
@@ -210,24 +215,13 @@ func (s *Supervisor) takeDebugger(p *process) *debugger {
 
 // killLeftovers ends what a killed supervisor of the same folder left running: it would hold the port.
 func killLeftovers(dir string) {
-	mark := envMark + "=" + dir
-	ents, _ := os.ReadDir("/proc")
-	for _, e := range ents {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil || pid == os.Getpid() {
-			continue
-		}
-		env, err := os.ReadFile("/proc/" + e.Name() + "/environ")
-		if err != nil {
-			continue
-		}
-		for kv := range strings.SplitSeq(string(env), "\x00") {
-			if kv == mark {
-				syscall.Kill(pid, syscall.SIGKILL)
-				waitGone(pid, 2*time.Second)
-			}
-		}
-	}
+	killMarked(envMark + "=" + dir)
+}
+
+// pidOf reads a folder's name of /proc.
+func pidOf(name string) (int, bool) {
+	pid, err := strconv.Atoi(name)
+	return pid, err == nil
 }
 
 // waitGone waits until the process, not necessarily a child, has ended.

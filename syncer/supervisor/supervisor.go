@@ -52,7 +52,7 @@ type Options struct {
 }
 
 // Supervisor is the pod's side. Its goroutines: the reaper, the echo, one that watches the current process's ports, one
-// that waits for each process; for each debugger one that waits for it and one that listens to it; all end before Run
+// that waits for each process; for each debugger one that waits for it and one that listens to it; one for each task and core file; all end before Run
 // returns.
 type Supervisor struct {
 	opts   Options
@@ -65,9 +65,12 @@ type Supervisor struct {
 	wg     sync.WaitGroup
 	epoch  string
 	start  time.Time
-	began  chan struct{} // closed when Run has restored what ran and swaps may come
-	stop   chan struct{}
-	once   sync.Once
+	// await, keep and awaitTask are the constants of these names; a test has less time.
+	await, keep time.Duration
+	awaitTask   time.Duration
+	began       chan struct{} // closed when Run has restored what ran and swaps may come
+	stop        chan struct{}
+	once        sync.Once
 
 	last *api.Manifest // what the folder says was running when this supervisor came
 
@@ -83,6 +86,9 @@ type Supervisor struct {
 	lastUse  time.Time
 	holder   *holder
 	alone    *time.Timer
+	tasks    map[string]*task
+	sessions map[*oneConn]bool
+	core     *dump         // the core file that is offered
 	changed  chan struct{} // closed and replaced when another process runs, or it has another debugger
 }
 
@@ -107,7 +113,7 @@ func New(opts Options) (*Supervisor, error) {
 	}
 	s := &Supervisor{opts: opts, store: st, trees: map[string]*tree{}, ring: newRing(ringBytes),
 		state: api.StateEmpty, start: time.Now(), lastUse: time.Now(), began: make(chan struct{}), stop: make(chan struct{}),
-		turn: make(turn, 1), changed: make(chan struct{})}
+		await: awaitSession, keep: keepSession, awaitTask: awaitTask, tasks: map[string]*task{}, sessions: map[*oneConn]bool{}, turn: make(turn, 1), changed: make(chan struct{})}
 	var id [8]byte
 	rand.Read(id[:])
 	s.epoch = hex.EncodeToString(id[:])
@@ -135,6 +141,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 		return fmt.Errorf("become subreaper: %w", err)
 	}
 	killLeftovers(s.opts.Dir)
+	os.RemoveAll(filepath.Join(s.opts.Dir, "tasks"))
 	s.reaper.known, s.reaper.spared = map[int]bool{}, map[int]bool{}
 	s.spawn = newSpawner()
 	ctx, cancel := context.WithCancel(ctx)
@@ -166,6 +173,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 		s.setState(api.StateStopping, p, nil, "")
 		s.stopProcess(p, grace)
 	}
+	s.endTasks()
 	s.reaper.mu.Lock()
 	clear(s.reaper.spared)
 	s.reaper.mu.Unlock()
@@ -257,6 +265,7 @@ func (s *Supervisor) letGo() {
 	}
 	s.mu.Lock()
 	m := s.manifest
+	s.core = nil // its executable takes part of the space
 	s.mu.Unlock()
 	if m == nil {
 		s.store.keep()
@@ -358,6 +367,9 @@ func (s *Supervisor) Swap(ctx context.Context, m api.Manifest) (api.Status, erro
 	keep := []api.Digest{m.Executable.Digest}
 	if cur != nil {
 		keep = append(keep, cur.Executable.Digest)
+	}
+	if d, ok := s.offered(); ok {
+		keep = append(keep, d)
 	}
 	s.store.keep(keep...)
 	st, _ := s.Status(ctx)
@@ -517,7 +529,7 @@ func (s *Supervisor) replace(ctx context.Context, m *api.Manifest, exe string, c
 	s.wg.Go(func() { s.observe(p, m.Process.Port) })
 	switch {
 	case d != nil:
-		d.arm(awaitSession, func() { s.nobodyCame(d) })
+		d.arm(s.await, func() { s.nobodyCame(d) })
 	case refused != nil:
 		s.tellNoDebugger(m.Generation, refused)
 	}
@@ -551,6 +563,9 @@ func (s *Supervisor) setState(st api.State, p *process, exit *int, reason string
 	if p != nil {
 		e.Generation, e.PID, e.Digest = p.gen, p.pid, p.digest
 		e.Debugger = st == api.StateStarting && p.dbg != nil
+		if st == api.StateExited {
+			e.Core = p.core
+		}
 	}
 	if st != api.StateRunning && st != api.StateStarting {
 		s.ports = nil
@@ -568,6 +583,7 @@ func (s *Supervisor) observe(p *process, mainPort int) {
 	defer poll.Stop()
 	var stood time.Duration // in the debugger's hands: that makes it no older
 	look := p.start
+	var dead time.Time // since when it waits for its tracer to look
 	for {
 		select {
 		case <-p.done:
@@ -578,12 +594,16 @@ func (s *Supervisor) observe(p *process, mainPort int) {
 		was := look
 		look = time.Now()
 		if s.held() {
-			if allDead(p.pid) {
+			if !allDead(p.pid) {
+				dead = time.Time{}
+			} else if dead.IsZero() {
+				dead = look
+			} else if look.Sub(dead) > tracerLooks {
 				if d := s.takeDebugger(p); d != nil {
 					d.end()
 				}
 			}
-			if standing(p.pid) { // whatever it listens on, it has listened on before
+			if standing(p.pid) || !dead.IsZero() { // whatever it listens on, it has listened on before
 				stood += look.Sub(was)
 				poll.Reset(standingEvery)
 				continue
@@ -605,9 +625,14 @@ func (s *Supervisor) observe(p *process, mainPort int) {
 	}
 }
 
-// standingEvery is how often a process that stands in its debugger is looked at: a file of /proc, and the tunnel opens
-// so much later after a stop before it listens.
-const standingEvery = 20 * time.Millisecond
+const (
+	// standingEvery is how often a process that stands in its debugger is looked at: a file of /proc, and the tunnel opens
+	// so much later after a stop before it listens.
+	standingEvery = 20 * time.Millisecond
+	// tracerLooks is how long the debugger of a process that was killed may take to see that: one whose process ran sees it
+	// at once, tells its session, and must not be disturbed; one whose process stood never does.
+	tracerLooks = 500 * time.Millisecond
+)
 
 // pollEvery: a start is looked at closely, since requests wait for it; a service that has been up for a while changes
 // its ports rarely, and the look costs up to a millisecond.
@@ -715,6 +740,7 @@ func (s *Supervisor) ended(p *process) {
 		}
 		return strings.Join(append(lines, "", "It starts again with the next save."), "\n")
 	})
+	s.offerCore(p)
 	s.setState(api.StateExited, p, &code, why)
 }
 

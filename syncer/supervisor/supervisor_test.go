@@ -102,7 +102,11 @@ func subject(t *testing.T, opts Options) (podtest.Subject, *Supervisor) {
 			here, there := net.Pipe()
 			go s.Tunnel(ctx, there, port)
 			return here, nil
-		}, DebugPod: podtest.DebugPod{Debug: s.Debug, Release: s.ReleaseDebug}}, s
+		}, DebugPod: podtest.DebugPod{Debug: s.Debug, Release: s.ReleaseDebug, Start: s.StartTask, Core: s.DebugCore,
+			Task: func(ctx context.Context, id string) (net.Conn, error) {
+				c, _, err := s.DebugTask(ctx, id)
+				return c, err
+			}}}, s
 }
 
 // A supervisor that is started anew in the same folder runs what the last one ran, unless the file is damaged.
