@@ -167,12 +167,18 @@ func (s *session) begun(begun Begun, err error) {
 	s.answer(req, nil)
 	svc := s.service
 	s.spawn(func() {
-		for e := range svc.Events() {
-			if !s.post(func() { s.onServiceEvent(e) }) {
+		for {
+			select {
+			case e, ok := <-svc.Events():
+				if !ok {
+					s.post(s.serviceOver)
+					return
+				}
+				s.post(func() { s.onServiceEvent(e) })
+			case <-s.done:
 				return
 			}
 		}
-		s.post(s.serviceOver)
 	})
 }
 
