@@ -21,6 +21,8 @@ export class Fairlead {
 
 	get runButton() { return this.wb.titleButton('Run in Environment'); }
 
+	get debugButton() { return this.wb.titleButton('Debug in Environment'); }
+
 	command(title) { return this.wb.palette(`Fairlead: ${title}`); }
 
 	/** environments brings the tree up. */

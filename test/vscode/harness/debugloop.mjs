@@ -1,0 +1,112 @@
+// A debug session of a day, which is the same wherever the environment is.
+import assert from 'node:assert/strict';
+import { Debugger } from './debugger.mjs';
+import { Fairlead } from './fairlead.mjs';
+import { eventually, within } from './wait.mjs';
+import { CodeServer, Workbench } from './workbench.mjs';
+
+const saves = 10;
+
+/** debugLoop goes from the first breakpoint through ten saves to the end of the session; ask(what) asks the service. */
+export async function debugLoop(m, step, { dir, ask, settings, readme = () => ({}) }) {
+	const server = await CodeServer.start(m, { extra: { 'fairlead.openBrowser': 'never', 'fairlead.logs.showOnRun': false, 'debug.internalConsoleOptions': 'neverOpen', ...settings } });
+	const wb = await Workbench.open(m, server, dir);
+	const f = new Fairlead(wb), d = new Debugger(wb);
+	const line = () => wb.lineOf('main.go', 'fmt.Fprintf');
+	const adapters = () => m.processes().filter((p) => p.argv[1] === 'dap' && p.exe.endsWith('fairlead')).map((p) => p.pid);
+	let answer, session;
+
+	/** hit asks the service for something, and waits until it stands where that is answered. */
+	const hit = async (n) => {
+		answer = ask(`ask-${n}`);
+		answer.catch(() => {}); // said by goOn
+		await d.stopped('main.answer', line());
+		await d.value('n', n);
+	};
+	const goOn = async (want) => {
+		await d.press('continue');
+		assert.equal(await within('the answer', answer), want);
+	};
+	/** edit makes the service answer n, with a line more above the breakpoint. */
+	const edit = async (n, o) => {
+		await wb.focusEditor();
+		await wb.replaceLine(wb.lineOf('main.go', 'n := '), `\t// save ${n - 1}\n\tn := ${n}`, o);
+	};
+	/** renewed waits until a save's process is there: a request before that would be the old one's. */
+	const renewed = async (old) => {
+		await eventually('the new process', () => m.services().length === 1 && m.services()[0].pid !== old.pid);
+		await f.state(/greeter: live in .*s/);
+	};
+	/** same sees that it is the session that was begun: one adapter, the same, and a toolbar that never went away. */
+	const same = async () => {
+		assert.deepEqual(adapters(), session);
+		assert.equal(await d.gone(), 0, 'the debug toolbar went away');
+	};
+
+	await step('a breakpoint is set once, and the Debug button begins', async () => {
+		await wb.openFile('main.go');
+		await f.state('Fairlead: run');
+		await d.toggle(line());
+		await f.debugButton.click();
+		await d.watch();
+		await f.state(/greeter: live/);
+		session = await eventually('one adapter', () => adapters().length === 1 && adapters());
+	});
+	await step('it is hit: call stack and local value are right', async () => {
+		await hit(1);
+		await f.state(/stopped in the debugger/);
+		await wb.shot('stopped', readme('vscode-debug'));
+		await goOn('/ask-1 says 1');
+		await f.state(/greeter: live/);
+	});
+	for (let n = 2; n <= saves + 1; n++) {
+		await step(`save ${n - 1}: it is hit in the new code, on the line that moved`, async () => {
+			const before = line(), [old] = m.services();
+			await edit(n);
+			assert.equal(line(), before + 1);
+			await renewed(old);
+			await hit(n);
+			if (n === saves + 1) await wb.shot('saved', readme('vscode-debug-saved'));
+			await goOn(`/ask-${n} says ${n}`);
+			await same();
+		});
+	}
+	await step('a save while it stands there waits, says so, and can be swapped in', async () => {
+		await hit(saves + 1);
+		const [old] = m.services();
+		await edit(saves + 2);
+		await f.state(/built, waits: stopped in the debugger/);
+		const asked = wb.notification('stands in the debugger');
+		await asked.waitFor();
+		assert.equal(m.services()[0].pid, old.pid, 'what stands at the breakpoint was taken away');
+		await wb.shot('waiting', readme('vscode-debug-waiting'));
+		await asked.locator('.monaco-button', { hasText: 'Swap now' }).click();
+		await renewed(old);
+		await within('the end of the old answer', answer.catch(() => 'broken off'));
+		await hit(saves + 2);
+		await goOn(`/ask-${saves + 2} says ${saves + 2}`);
+		await same();
+	});
+	await step('Restart is a fresh process of the same code, with the breakpoint', async () => {
+		const [old] = m.services();
+		await d.press('restart');
+		await renewed(old);
+		await hit(saves + 2);
+		await goOn(`/ask-${saves + 2} says ${saves + 2}`);
+		await same();
+	});
+	await step('a second click shows the session that there is', async () => {
+		await f.command('Debug in Environment');
+		await wb.page.locator('.debug-call-stack').first().waitFor();
+		await same();
+	});
+	await step('Stop ends debugging, and the service goes on', async () => {
+		const [before] = m.services();
+		await d.press('stop');
+		await d.ended();
+		await eventually('the adapter is gone', () => adapters().length === 0);
+		await f.state(/greeter: live/);
+		assert.equal(await within('an answer without a stop', ask('after')), `/after says ${saves + 2}`);
+		assert.deepEqual(m.services().map((p) => p.pid), [before.pid]);
+	});
+}
