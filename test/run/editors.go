@@ -280,7 +280,7 @@ func (r *runner) editors() error {
 	return errors.Join(
 		loud(extension, env, 5*time.Minute, "npm", "test", "--silent"),
 		// One after the other: two browsers starve each other on two processors.
-		loud(".", append(env, "FAIRLEAD_TEST_VSIX="+vsix), 20*time.Minute, "node", append([]string{"--test", "--test-concurrency=1", "--test-reporter=spec"}, tests...)...),
+		loud(".", append(env, "FAIRLEAD_TEST_VSIX="+vsix), 40*time.Minute, "node", append([]string{"--test", "--test-concurrency=1", "--test-reporter=spec"}, tests...)...),
 	)
 }
 

@@ -8,7 +8,8 @@ import { CodeServer, Workbench } from './harness/workbench.mjs';
 
 onMachine('fairlead.yaml in the editor', 'settings', async (m, step) => {
 	const dir = m.path('greeter');
-	writeService(dir, { port: await freePort(), yaml: 'version: 1\nkubernetes:\n  \ngrace: 1s\nport: many\n' });
+	writeService(dir, { port: await freePort(), yaml: 'version: 1\nkubernetes:\n  \ngrace: 1s\nport: many\n',
+		files: { '.vscode/launch.json': '{\n  "version": "0.2.0",\n  "configurations": [{\n    "type": "fairlead", "request": "launch", "name": "mine",\n    \n  }]\n}\n' } });
 	const wb = await Workbench.open(m, await CodeServer.start(m), dir);
 	const f = new Fairlead(wb);
 	const suggestion = (text) => wb.page.locator('.suggest-widget.visible .monaco-list-row', { hasText: text }).first();
@@ -37,6 +38,16 @@ onMachine('fairlead.yaml in the editor', 'settings', async (m, step) => {
 		await wb.page.keyboard.press('Escape');
 		await wb.save();
 		if (!/^ {2}namespace:/m.test(fs.readFileSync(path.join(dir, 'fairlead.yaml'), 'utf8'))) throw new Error('the key was not written');
+	});
+	await step('launch.json completes what the debug adapter reads', async () => {
+		await wb.openFile('launch.json');
+		await wb.goTo(5, 5);
+		await wb.page.keyboard.press('Control+Space');
+		await suggestion('coreFilePath').waitFor();
+		await suggestion('hideSystemGoroutines').waitFor();
+		await wb.shot('launch');
+		await wb.page.keyboard.press('Escape');
+		await wb.openFile('fairlead.yaml');
 	});
 	await step('a key explains itself', async () => {
 		await wb.goTo(4, 2);

@@ -18,11 +18,20 @@ onMachine('an untrusted folder', 'trust', async (m, step) => {
 		await wb.openFile('main.go');
 		await f.state(/restricted/);
 		assert.equal(await f.runButton.count(), 0);
+		assert.equal(await f.debugButton.count(), 0);
 		await wb.goTo(3);
 		// The editor is at rest: what would have been started has been.
 		await wb.page.locator('.statusbar-item', { hasText: 'Activating Extensions' }).waitFor({ state: 'detached' });
 		assert.deepEqual(ours().map((p) => p.argv), []);
 		await wb.shot('restricted');
+	});
+	await step('and nothing is debugged', async () => {
+		await wb.focusEditor();
+		await wb.page.keyboard.press('F5'); // VS Code asks before it debugs
+		await wb.page.locator('.monaco-dialog-box').waitFor();
+		await wb.page.keyboard.press('Escape');
+		await wb.page.locator('.monaco-dialog-box').waitFor({ state: 'detached' });
+		assert.deepEqual(ours().map((p) => p.argv), []);
 	});
 	await step('with trust it works', async () => {
 		await f.status.locator('a').click();

@@ -30,6 +30,8 @@ export class Debugger {
 
 	get glyph() { return this.page.locator('.editor-instance .codicon-debug-breakpoint'); }
 
+	get callStack() { return this.page.locator('.debug-call-stack').first(); }
+
 	get stack() { return this.page.locator('.debug-call-stack .monaco-list-row'); }
 
 	frame(name, line) { return this.page.locator(`.debug-call-stack .monaco-list-row[aria-label^="Stack Frame ${name}, line ${line}"]`).first(); }

@@ -7,17 +7,28 @@ import { CodeServer, Workbench } from './workbench.mjs';
 
 const saves = 10;
 
-/** debugLoop goes from the first breakpoint through ten saves to the end of the session; ask(what) asks the service. */
-export async function debugLoop(m, step, { dir, ask, settings, readme = () => ({}) }) {
+/** debugLoop goes from the first breakpoint through ten saves to the end of the session */
+export async function debugLoop(m, step, { dir, settings, readme = () => ({}) }) {
 	const server = await CodeServer.start(m, { extra: { 'fairlead.openBrowser': 'never', 'fairlead.logs.showOnRun': false, 'debug.internalConsoleOptions': 'neverOpen', ...settings } });
 	const wb = await Workbench.open(m, server, dir);
 	const f = new Fairlead(wb), d = new Debugger(wb);
 	const line = () => wb.lineOf('main.go', 'fmt.Fprintf');
 	const adapters = () => m.processes().filter((p) => p.argv[1] === 'dap' && p.exe.endsWith('fairlead')).map((p) => p.pid);
-	let answer, session;
+	let answer, session, site;
+
+	/** now is what the pod itself says that it runs, and where it answers here. */
+	const now = async () => {
+		const p = m.run(dir, 'status', '--json');
+		await within('fairlead status', p.ended);
+		const { url, status } = JSON.parse(p.text.split('\n')[0]);
+		if (!url || !status?.pid) throw new Error(p.text);
+		return { url, process: `${status.generation}/${status.pid}` };
+	};
+	const ask = async (what) => (await fetch(`${site}/${what}`)).text();
 
 	/** hit asks the service for something, and waits until it stands where that is answered. */
 	const hit = async (n) => {
+		await wb.page.mouse.move(700, 600); // where it shows no tooltip
 		answer = ask(`ask-${n}`);
 		answer.catch(() => {}); // said by goOn
 		await d.stopped('main.answer', line());
@@ -34,7 +45,7 @@ export async function debugLoop(m, step, { dir, ask, settings, readme = () => ({
 	};
 	/** renewed waits until a save's process is there: a request before that would be the old one's. */
 	const renewed = async (old) => {
-		await eventually('the new process', () => m.services().length === 1 && m.services()[0].pid !== old.pid);
+		await eventually('the new process', async () => (await now()).process !== old.process);
 		await f.state(/greeter: live in .*s/);
 	};
 	/** same sees that it is the session that was begun: one adapter, the same, and a toolbar that never went away. */
@@ -51,34 +62,36 @@ export async function debugLoop(m, step, { dir, ask, settings, readme = () => ({
 		await d.watch();
 		await f.state(/greeter: live/);
 		session = await eventually('one adapter', () => adapters().length === 1 && adapters());
+		site = (await eventually('the address', now)).url.replace(/\/$/, '');
 	});
 	await step('it is hit: call stack and local value are right', async () => {
 		await hit(1);
 		await f.state(/stopped in the debugger/);
-		await wb.shot('stopped', readme('vscode-debug'));
+		await wb.shot('stopped');
 		await goOn('/ask-1 says 1');
 		await f.state(/greeter: live/);
 	});
 	for (let n = 2; n <= saves + 1; n++) {
 		await step(`save ${n - 1}: it is hit in the new code, on the line that moved`, async () => {
-			const before = line(), [old] = m.services();
+			const before = line(), old = await now();
 			await edit(n);
 			assert.equal(line(), before + 1);
 			await renewed(old);
 			await hit(n);
-			if (n === saves + 1) await wb.shot('saved', readme('vscode-debug-saved'));
+			if (n === saves + 1) await wb.shot('saved', readme('vscode-debug'));
 			await goOn(`/ask-${n} says ${n}`);
 			await same();
 		});
 	}
 	await step('a save while it stands there waits, says so, and can be swapped in', async () => {
 		await hit(saves + 1);
-		const [old] = m.services();
+		const old = await now();
 		await edit(saves + 2);
 		await f.state(/built, waits: stopped in the debugger/);
 		const asked = wb.notification('stands in the debugger');
 		await asked.waitFor();
-		assert.equal(m.services()[0].pid, old.pid, 'what stands at the breakpoint was taken away');
+		assert.deepEqual(await now(), old, 'what stands at the breakpoint was taken away');
+		await f.lens(/built, waits/);
 		await wb.shot('waiting', readme('vscode-debug-waiting'));
 		await asked.locator('.monaco-button', { hasText: 'Swap now' }).click();
 		await renewed(old);
@@ -88,7 +101,7 @@ export async function debugLoop(m, step, { dir, ask, settings, readme = () => ({
 		await same();
 	});
 	await step('Restart is a fresh process of the same code, with the breakpoint', async () => {
-		const [old] = m.services();
+		const old = await now();
 		await d.press('restart');
 		await renewed(old);
 		await hit(saves + 2);
@@ -96,17 +109,38 @@ export async function debugLoop(m, step, { dir, ask, settings, readme = () => ({
 		await same();
 	});
 	await step('a second click shows the session that there is', async () => {
+		await wb.palette('View: Show Explorer');
+		await d.callStack.waitFor({ state: 'hidden' });
+		await wb.focusEditor();
 		await f.command('Debug in Environment');
-		await wb.page.locator('.debug-call-stack').first().waitFor();
+		await d.callStack.waitFor();
 		await same();
 	});
 	await step('Stop ends debugging, and the service goes on', async () => {
-		const [before] = m.services();
+		const before = await now();
 		await d.press('stop');
 		await d.ended();
 		await eventually('the adapter is gone', () => adapters().length === 0);
 		await f.state(/greeter: live/);
 		assert.equal(await within('an answer without a stop', ask('after')), `/after says ${saves + 2}`);
-		assert.deepEqual(m.services().map((p) => p.pid), [before.pid]);
+		assert.deepEqual(await now(), before);
+	});
+	await step('F5, without a configuration, attaches to what runs', async () => {
+		const before = await now();
+		await wb.focusEditor();
+		await wb.page.keyboard.press('F5');
+		await d.toolbar.waitFor();
+		await eventually('one adapter', () => adapters().length === 1);
+		await f.lens(/debugged/);
+		await hit(saves + 2);
+		await goOn(`/ask-${saves + 2} says ${saves + 2}`);
+		assert.deepEqual(await now(), before);
+		await d.press('stop');
+		await d.ended();
+		await f.state(/greeter: live/);
+	});
+	await step('the environment stops as always', async () => {
+		await f.command('Stop');
+		await f.state('Fairlead: run');
 	});
 }

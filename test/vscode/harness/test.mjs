@@ -36,9 +36,9 @@ export function onMachine(name, short, f, o = {}) {
 }
 
 /** onCluster is onMachine for tests that need the test cluster. */
-export function onCluster(name, short, f) {
+export function onCluster(name, short, f, o = {}) {
 	if (!cluster && process.env.CI === 'true') throw new Error('FAIRLEAD_TEST_KUBECONFIG and FAIRLEAD_TEST_REGISTRY do not name a cluster');
-	onMachine(name, short, f, { skip: cluster ? false : 'there is no test cluster' });
+	onMachine(name, short, f, { ...o, skip: cluster ? false : 'there is no test cluster' });
 }
 
 async function explain(m) {
