@@ -71,7 +71,7 @@ func serveDAP(ctx context.Context, rw io.ReadWriteCloser, f folders, log *slog.L
 	if err != nil {
 		return err
 	}
-	h := &dap.Host{New: func(name string) (*client.Client, error) { return newClient(f, name, true) }, Env: environment(), Dir: dir, Logger: log}
+	h := &dap.Host{New: func(name string) (*client.Client, error) { return newClient(f, name, true) }, Env: environment(), Dir: dir, Core: coreDebugger(f), Logger: log}
 	return debugadapter.Serve(ctx, rw, h, debugadapter.Options{Version: version, Logger: log})
 }
 
