@@ -59,6 +59,7 @@ type debugger struct {
 	ctl   *net.UnixConn
 	fresh bool // the process was started for it
 	start time.Time
+	load  time.Duration // from its start until it held the process with its symbols
 	words *lastWords
 
 	replies  chan string
@@ -161,6 +162,7 @@ func (s *Supervisor) attach(ctx context.Context, p *process, fresh bool) (*debug
 	select {
 	case r := <-d.replies:
 		if r == "attached" {
+			d.load = time.Since(d.start)
 			return d, nil
 		}
 		d.end()

@@ -22,6 +22,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"fairlead.dev/api"
@@ -392,4 +393,27 @@ func TestStreamsAreKnown(t *testing.T) {
 			t.Errorf("%s: %+v", query, f)
 		}
 	}
+}
+
+// A request waits for a swap for half a minute, and longer while a debugger holds the service: that takes as long as the
+// developer does.
+func TestGateHolds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		held := true
+		g := newGate(func() {}, func() bool { return held })
+		begin := time.Now()
+		time.AfterFunc(10*holdLimit+time.Second, func() { held = false })
+		if _, err := g.enter(t.Context(), nil); err == nil || time.Since(begin) != 11*holdLimit {
+			t.Errorf("after %v: %v", time.Since(begin), err)
+		}
+		begin = time.Now()
+		if _, err := g.enter(t.Context(), nil); err == nil || time.Since(begin) != holdLimit {
+			t.Errorf("after %v: %v", time.Since(begin), err)
+		}
+		held = true
+		time.AfterFunc(time.Hour, func() { g.open(nil, 0) })
+		if down, err := g.enter(t.Context(), nil); err != nil || down != nil {
+			t.Error(err)
+		}
+	})
 }
