@@ -618,6 +618,9 @@ func (s *Supervisor) again(d *debugger, why string, debug bool) {
 	syscall.Kill(-p.pid, syscall.SIGKILL)
 	<-p.done
 	s.killDescendants()
+	s.mu.Lock()
+	s.proc = nil // there is nothing left to stop
+	s.mu.Unlock()
 	s.tellNoDebugger(m.Generation, &api.Problem{Code: api.CodeNoDebugger, Message: why + "; the service was started again",
 		Hint: "if the container's memory limit is low, raise it: the debugger needs about " + fmt.Sprint(debuggerNeeds(m.Executable.Size)>>20) + " MB"})
 	s.replace(context.Background(), &m, filepath.Join(s.opts.Dir, "bin", m.Executable.Path), nil, why)

@@ -417,3 +417,26 @@ func TestGateHolds(t *testing.T) {
 		}
 	})
 }
+
+// A memory limit as a cgroup tells it: what the page cache could give back is free; no limit is none.
+func TestRoomOf(t *testing.T) {
+	dir := t.TempDir()
+	put := func(name, text string) {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, limited := roomOf(dir); limited {
+		t.Error("a limit out of nothing")
+	}
+	put("memory.current", "700\n")
+	put("memory.stat", "anon 300\ninactive_file 150\nactive_file 50\n")
+	put("memory.max", "max\n")
+	if _, limited := roomOf(dir); limited {
+		t.Error("max is no limit")
+	}
+	put("memory.max", "1000\n")
+	if room, limited := roomOf(dir); !limited || room != 450 {
+		t.Errorf("%d %v", room, limited)
+	}
+}
