@@ -33,6 +33,9 @@ const (
 	detachLimit = 2 * time.Second
 	// handLimit bounds how long Delve may take to end a session and begin the next.
 	handLimit = 5 * time.Second
+	// deathLimit bounds how long the end of a debugged process waits for its debugger's word, or for the debugger's end: either
+	// comes within a moment, on a node under load within a second.
+	deathLimit = 5 * time.Second
 	// crashAgain is how soon after its start a debugger's death counts as one that would come again.
 	crashAgain = 10 * time.Second
 )
