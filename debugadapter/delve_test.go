@@ -216,6 +216,7 @@ type pod struct {
 	requests []Request
 	restarts int
 	err      error // of Events' end
+	args     []string
 
 	begin  func(context.Context, Request, func(string)) error // before Begin returns
 	dialed func() error                                       // before Dial does its work
@@ -348,7 +349,7 @@ func (p *pod) generation() api.Generation {
 func (p *pod) run(exe string, same bool) {
 	p.t.Helper()
 	p.stop()
-	d := startDelve(p.t, exe)
+	d := startDelve(p.t, append([]string{exe}, p.args...)...)
 	p.mu.Lock()
 	if !same {
 		p.gen++
@@ -396,5 +397,12 @@ func launch(t testing.TB, c *daptest.Client, path string, lines ...int) {
 	c.Must("configurationDone", nil)
 	if m := start.Wait(); !m.Success {
 		t.Fatalf("launch: %s", m.ErrorText())
+	}
+}
+
+func mkdir(t testing.TB, dir string) {
+	t.Helper()
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
 	}
 }
