@@ -441,6 +441,13 @@ func (r *rec) normal(msg daptest.Message) string {
 				v[k] = walk(key, k, v[k])
 			}
 		case []any:
+			if key == "breakpoints" { // Delve tells its own, of panics, in the order of a map
+				slices.SortStableFunc(v, func(a, b any) int {
+					x, _ := a.(map[string]any)["id"].(float64)
+					y, _ := b.(map[string]any)["id"].(float64)
+					return int(min(x, 0) - min(y, 0))
+				})
+			}
 			for i := range v {
 				v[i] = walk(parent, key, v[i])
 			}

@@ -422,6 +422,9 @@ func launch(t testing.TB, c *daptest.Client, path string, lines ...int) {
 	c.Must("initialize", daptest.Initialize())
 	start := c.Send("launch", daptest.M{"program": filepath.Dir(path)})
 	c.Event("initialized")
+	// Some ids are used up, so that the client's and Delve's are not the same by chance.
+	c.Must("setBreakpoints", daptest.Lines("/no/such.go", 1, 2, 3))
+	c.Must("setBreakpoints", daptest.Lines("/no/such.go"))
 	if path != "" && len(lines) > 0 {
 		c.Must("setBreakpoints", daptest.Lines(path, lines...))
 	}
