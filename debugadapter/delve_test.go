@@ -416,8 +416,8 @@ func serve(t testing.TB, host Host) (*daptest.Client, <-chan error) {
 	return c, ended
 }
 
-// launch goes through the handshake, with breakpoints on these lines of path.
-func launch(t testing.TB, c *daptest.Client, path string, lines ...int) {
+// launch goes through the handshake, with breakpoints on these lines of path, and returns their ids.
+func launch(t testing.TB, c *daptest.Client, path string, lines ...int) (ids []int) {
 	t.Helper()
 	c.Must("initialize", daptest.Initialize())
 	start := c.Send("launch", daptest.M{"program": filepath.Dir(path)})
@@ -426,12 +426,15 @@ func launch(t testing.TB, c *daptest.Client, path string, lines ...int) {
 	c.Must("setBreakpoints", daptest.Lines("/no/such.go", 1, 2, 3))
 	c.Must("setBreakpoints", daptest.Lines("/no/such.go"))
 	if path != "" && len(lines) > 0 {
-		c.Must("setBreakpoints", daptest.Lines(path, lines...))
+		for _, b := range c.Must("setBreakpoints", daptest.Lines(path, lines...)).Breakpoints(t) {
+			ids = append(ids, b.Id)
+		}
 	}
 	c.Must("configurationDone", nil)
 	if m := start.Wait(); !m.Success {
 		t.Fatalf("launch: %s", m.ErrorText())
 	}
+	return ids
 }
 
 func mkdir(t testing.TB, dir string) {

@@ -371,3 +371,37 @@ func TestStanding(t *testing.T) {
 		t.Errorf("after pause, Stopped was told %s", got)
 	}
 }
+
+// A service that panics as soon as it is let go stops at its panic; one that exits at once is told when the host does. Both
+// times the next process is debugged in the same session.
+func TestDiesAtOnce(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "main.go")
+	show := compile(t, path, fixture(t, "show"))
+	v := compile(t, path, fixture(t, "ticker"))
+	p := newPod(t)
+	p.args = []string{"panic"}
+	p.deploy(path, show)
+	c, _ := serve(t, p)
+	launch(t, c, "")
+	if s := c.Stopped(); s.Reason != "exception" || !strings.Contains(s.Text, "oh 7") {
+		t.Errorf("stopped: %+v", s)
+	}
+	c.Must("continue", daptest.M{"threadId": 1})
+	p.args = []string{"exit"}
+	p.deploy(path, show)
+	p.events <- Event{Kind: Gone, Text: "it exited with code 7"}
+	c.EventWhere("the reason", func(m daptest.Message) bool {
+		return m.Event == "output" && strings.Contains(string(m.Body), "it exited with code 7")
+	})
+	write(t, path, v.source) // a list of lines is of the file as it is
+	c.Must("setBreakpoints", daptest.Lines(path, v.here))
+	p.deploy(path, v)
+	if s := c.Stopped(); s.Reason != "breakpoint" {
+		t.Errorf("stopped: %+v", s)
+	}
+	for _, name := range []string{"exited", "terminated"} {
+		if n := c.Seen(name); n > 0 {
+			t.Errorf("%d %s events", n, name)
+		}
+	}
+}

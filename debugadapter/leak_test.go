@@ -23,9 +23,8 @@ func TestHundredRedeploys(t *testing.T) {
 	p := newPod(t)
 	p.deploy(path, vs[0])
 	c, ended := serve(t, p)
-	launch(t, c, path, vs[0].here)
+	id := launch(t, c, path, vs[0].here)[0]
 	s := c.Stopped()
-	id := s.HitBreakpointIDs[0]
 	goroutines, files := 0, 0
 	for n := 1; n <= 100; n++ {
 		v := vs[n%len(vs)]
