@@ -49,8 +49,9 @@ bench-lsp: build ## process start -> answer to initialize, and code actions in 5
 bench-logs: payload ## log lines from the service to a websocket client, beside kubectl logs -f; JSON (needs make cluster)
 	@$(GO) build -o bin/bench-logs ./test/bench/logs && bin/bench-logs
 
-generate: ## what is made from comments: settings.md, the JSON schema, the editor's settings
+generate: ## what is made from comments and tables: settings.md, the JSON schemas, the editor's settings and debug configuration
 	$(GO) test ./server/settings -update
+	$(GO) test ./debugadapter -run TestMembers -update
 	node editors/vscode/scripts/settings.mjs
 
 clean: ## remove what build made

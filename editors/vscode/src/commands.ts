@@ -3,12 +3,13 @@
 
 import * as vscode from 'vscode';
 import { message, type Client } from './client';
+import { choices, type Choice, type Debugging, type Started } from './debug';
 import type { Logs } from './logs';
 import { busy, type Service } from './protocol';
 import { icon, isWeb, phaseText, serviceOf } from './text';
 import type { Node } from './tree';
 
-interface Arg {
+interface Arg extends Choice {
   name?: string;
   uri?: string;
   dir?: string;
@@ -16,6 +17,8 @@ interface Arg {
   on?: string;
   port?: number;
   what?: string;
+  test?: string;
+  core?: string;
 }
 
 /** argument reads what a command was called with: a lens's or link's object, a tree row, or a file of the editor title. */
@@ -33,6 +36,7 @@ export class Commands {
   constructor(
     private readonly client: Client,
     private readonly logs: Logs,
+    private readonly debugging: Debugging,
   ) {}
 
   register(): vscode.Disposable[] {
@@ -50,6 +54,10 @@ export class Commands {
       add('fairlead.run', (a) => this.run(a)),
       add('fairlead.runLocal', (a) => this.run({ ...a, on: 'local' })),
       add('fairlead.runKubernetes', (a) => this.run({ ...a, on: 'kubernetes' })),
+      add('fairlead.debug', (a) => this.debug(a)),
+      add('fairlead.debugTest', (a) => this.debugTest(a)),
+      add('fairlead.debugCore', (a) => this.debugCore(a)),
+      add('fairlead.debugChoice', (a) => this.debugChoice(a)),
       add('fairlead.stop', (a) => this.forService(a, 'fairlead.stop', 'Stop and remove which environment?')),
       add('fairlead.open', (a) => this.forService(a, 'fairlead.open', 'Open which service in the browser?', (s) => !!s.url)),
       add('fairlead.cancel', (a) => this.cancel(a)),
@@ -84,17 +92,47 @@ export class Commands {
 
   private async run(a: Arg): Promise<void> {
     await save();
-    const arg: Arg = { ...a };
-    if (!arg.uri && !arg.dir && !arg.main) {
-      const file = vscode.window.activeTextEditor?.document.uri;
-      if (file?.scheme === 'file') arg.uri = file.toString();
-      else if (vscode.workspace.workspaceFolders?.length === 1) arg.dir = vscode.workspace.workspaceFolders[0]!.uri.fsPath;
-    }
-    delete arg.name;
-    const answer = await this.client.execute('fairlead.run', arg);
+    const answer = await this.client.execute('fairlead.run', target(a));
     if (!vscode.workspace.getConfiguration('fairlead').get('logs.showOnRun', true)) return;
     const name = typeof answer === 'object' && answer !== null && 'name' in answer && typeof answer.name === 'string' ? answer.name : undefined;
     await this.logs.show(name, false);
+  }
+
+  /**
+   * debug runs the service, so that this window holds it, and debugs it; one that runs already, by its name, is debugged as
+   * it runs.
+   */
+  private async debug(a: Arg): Promise<void> {
+    await save();
+    const s = a.name ? this.client.services.services.find((x) => x.name === a.name) : undefined;
+    if (s) {
+      if (!this.debugging.focus(s)) await this.debugging.attach(s);
+      return;
+    }
+    const arg = target(a);
+    const answer = (await this.client.execute('fairlead.run', arg)) as Started;
+    const known = this.client.services.services.find((x) => x.name === answer.name);
+    if (!this.debugging.focus(known ?? { name: answer.name })) await this.debugging.launch(answer, arg);
+  }
+
+  private async debugTest(a: Arg): Promise<void> {
+    if (!a.uri || !a.test) return;
+    await save();
+    await this.debugging.test(vscode.Uri.parse(a.uri), a.test);
+  }
+
+  private async debugCore(a: Arg): Promise<void> {
+    const s = await this.choose(a, 'Open the core dump of which service?', (x) => !!x.core);
+    const core = a.core ?? s?.core;
+    if (s && core) await this.debugging.core(s, core);
+  }
+
+  /** debugChoice says what a save does while the service stands in the debugger; what is not said is asked for. */
+  private async debugChoice(a: Arg): Promise<void> {
+    const s = await this.choose(a, 'What waits for the debugger of which service?', (x) => x.debug !== undefined);
+    if (!s) return;
+    const choice = a.apply || a.on_save ? a : await this.debugging.ask(s);
+    if (choice) await this.client.execute('fairlead.debugChoice', { name: s.name, ...(choice.on_save ? { on_save: choice.on_save } : {}), ...(choice.apply ? { apply: true } : {}) });
   }
 
   private async forService(a: Arg, command: string, ask: string, which: (s: Service) => boolean = () => true): Promise<void> {
@@ -152,6 +190,9 @@ export class Commands {
       separate(`${s.service}: ${phaseText(s)}`);
       if (s.url && isWeb(s.url)) items.push({ label: '$(globe) Open in Browser', description: s.url, do: exec('fairlead.open', arg) });
       items.push({ label: '$(output) Show Logs', description: s.service, do: exec('fairlead.logs', arg) });
+      if (s.debug?.stopped) for (const c of choices(s)) items.push({ label: `$(${c.icon}) ${c.label}`, description: c.description, do: exec('fairlead.debugChoice', { ...arg, ...c.choice }) });
+      if (!s.debug && s.phase !== 'ended' && s.phase !== 'stopping') items.push({ label: '$(debug-alt) Debug', description: s.service, do: exec('fairlead.debug', arg) });
+      if (s.core) items.push({ label: '$(debug-console) Open Core Dump', description: s.core, do: exec('fairlead.debugCore', { ...arg, core: s.core }) });
       if (busy(s.phase) && s.phase !== 'stopping') items.push({ label: '$(close) Cancel', description: phaseText(s), do: exec('fairlead.cancel', arg) });
       if (s.phase !== 'ended' && s.phase !== 'stopping') items.push({ label: '$(debug-stop) Stop', description: `removes ${s.name}`, do: exec('fairlead.stop', arg) });
       const p = s.problems.find((x) => x.file);
@@ -160,6 +201,7 @@ export class Commands {
     separate(all.services.length > 0 ? 'Another' : '');
     if (state.state === 'running') {
       items.push({ label: '$(run) Run in Environment', description: 'the active file\'s service', do: exec('fairlead.run') });
+      items.push({ label: '$(debug-alt) Debug in Environment', do: exec('fairlead.debug') });
       items.push({ label: '$(device-desktop) Run on This Machine', do: exec('fairlead.runLocal') }, { label: '$(cloud) Run on Kubernetes', do: exec('fairlead.runKubernetes') });
     }
     separate('Fairlead');
@@ -181,6 +223,18 @@ export class Commands {
     const log = 'Show Output';
     if ((await vscode.window.showErrorMessage(text, log)) === log) this.client.out.show(true);
   }
+}
+
+/** target is what a run or a debug session is of: what was said, else the active file, else the only folder. */
+function target(a: Arg): Arg {
+  const arg: Arg = { ...a };
+  if (!arg.uri && !arg.dir && !arg.main) {
+    const file = vscode.window.activeTextEditor?.document.uri;
+    if (file?.scheme === 'file') arg.uri = file.toString();
+    else if (vscode.workspace.workspaceFolders?.length === 1) arg.dir = vscode.workspace.workspaceFolders[0]!.uri.fsPath;
+  }
+  delete arg.name;
+  return arg;
 }
 
 function activeFile(): string | undefined {

@@ -5,6 +5,7 @@ import * as path from 'node:path';
 import * as vscode from 'vscode';
 import { Client } from './client';
 import { Commands } from './commands';
+import { Debugging } from './debug';
 import { Logs } from './logs';
 import { StatusBar } from './statusbar';
 import { inside } from './text';
@@ -19,6 +20,7 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
   if (!vscode.workspace.isTrusted) c.state = { state: 'untrusted' };
   const logs = new Logs(context, c);
   const bar = new StatusBar(c);
+  const debugging = new Debugging(context, c);
   const tree = new Environments(c);
 
   const draw = (): void => {
@@ -29,7 +31,8 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
   };
   context.subscriptions.push(
     out, c, logs, bar, tree,
-    ...new Commands(c, logs).register(),
+    ...debugging.register(),
+    ...new Commands(c, logs, debugging).register(),
     c.onDidChange(draw),
     vscode.window.registerWebviewViewProvider(Logs.id, logs, { webviewOptions: { retainContextWhenHidden: true } }),
     vscode.window.onDidChangeActiveTextEditor(() => {
@@ -76,6 +79,9 @@ function contexts(c: Client): void {
   set('fairlead.urls', up.some((s) => s.url !== undefined && s.url !== ''));
   set('fairlead.busy', up.some((s) => ['opening', 'building', 'shipping', 'starting'].includes(s.phase)));
   set('fairlead.live', up.some((s) => s.phase === 'live'));
+  set('fairlead.debugged', up.some((s) => s.debug !== undefined));
+  set('fairlead.core', up.some((s) => s.core !== undefined));
+  set('fairlead.editorDebugged', mine?.debug !== undefined);
   set('fairlead.editorService', mine !== undefined);
   set('fairlead.editorUrl', mine?.url !== undefined && mine.url !== '');
 }

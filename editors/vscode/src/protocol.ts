@@ -2,7 +2,7 @@
 // messages of ours beside the language server protocol. Everything that comes in is made whole here (lists that are
 // missing are empty), so that no drawing code has to ask; members that we do not know are left alone.
 
-export type Phase = 'opening' | 'building' | 'shipping' | 'starting' | 'live' | 'failed' | 'down' | 'lost' | 'stopping' | 'ended';
+export type Phase = 'opening' | 'building' | 'shipping' | 'waiting' | 'starting' | 'live' | 'failed' | 'down' | 'lost' | 'stopping' | 'ended';
 
 export interface Problem {
   code: string;
@@ -19,6 +19,15 @@ export interface Forward {
   local: number;
   url: string;
   main?: boolean;
+}
+
+/** Debug is a debug session of a service, whoever's. */
+export interface Debug {
+  by: string;
+  ready: boolean; // the process that runs can be debugged
+  stopped: boolean; // it stands in the debugger
+  on_save: string; // 'continue', 'now' or 'never'
+  waiting: number; // the generation that is built and waits for the process to go on; 0: none
 }
 
 export interface Service {
@@ -45,6 +54,8 @@ export interface Service {
   url?: string;
   ports: Forward[];
   ms?: number;
+  debug?: Debug;
+  core?: string; // the core file that the last process left, in the pod
   clients: string[];
   keep?: boolean;
   problems: Problem[];
@@ -85,7 +96,7 @@ const num = (v: unknown): number => (typeof v === 'number' && Number.isFinite(v)
 const list = <T>(v: unknown, each: (o: Obj) => T | undefined): T[] =>
   Array.isArray(v) ? v.flatMap((o) => (isObj(o) ? (each(o) ?? []) : [])) : [];
 
-const phases = new Set<string>(['opening', 'building', 'shipping', 'starting', 'live', 'failed', 'down', 'lost', 'stopping', 'ended']);
+const phases = new Set<string>(['opening', 'building', 'shipping', 'waiting', 'starting', 'live', 'failed', 'down', 'lost', 'stopping', 'ended']);
 
 export function toProblem(v: unknown): Problem | undefined {
   if (typeof v === 'string') return v === '' ? undefined : { code: '', message: v };
@@ -95,7 +106,7 @@ export function toProblem(v: unknown): Problem | undefined {
 
 function toService(o: Obj): Service | undefined {
   if (str(o.name) === '') return undefined;
-  return {
+  const s: Service = {
     ...(o as unknown as Service),
     name: str(o.name),
     service: str(o.service) || str(o.name),
@@ -108,6 +119,13 @@ function toService(o: Obj): Service | undefined {
     clients: Array.isArray(o.clients) ? o.clients.filter((c): c is string => typeof c === 'string') : [],
     problems: list(o.problems, toProblem),
   };
+  delete s.debug;
+  if (isObj(o.debug)) {
+    const d = o.debug;
+    s.debug = { by: str(d.by), ready: d.ready === true, stopped: d.stopped === true, on_save: str(d.on_save), waiting: num(d.waiting) };
+  }
+  if (str(o.core) === '') delete s.core;
+  return s;
 }
 
 export function toServices(v: unknown): Services {

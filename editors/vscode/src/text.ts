@@ -62,7 +62,10 @@ export function phaseText(s: Service): string {
     case 'building':
     case 'shipping':
       return s.phase;
+    case 'waiting':
+      return 'built, waits: stopped in the debugger';
     case 'live':
+      if (s.debug?.stopped) return 'stopped in the debugger';
       return s.ms ? `live in ${duration(s.ms)}` : 'live';
     case 'failed':
       return withWhy('failed', s);
@@ -78,8 +81,10 @@ export function phaseText(s: Service): string {
 export function icon(s: Service): string {
   if (busy(s.phase)) return 'loading~spin';
   switch (s.phase) {
+    case 'waiting':
+      return 'debug-pause';
     case 'live':
-      return 'pass-filled';
+      return s.debug?.stopped ? 'debug-pause' : 'pass-filled';
     case 'failed':
       return 'error';
     case 'lost':
@@ -91,10 +96,10 @@ export function icon(s: Service): string {
   }
 }
 
-export const tone = (s: Service): Tone => (s.phase === 'failed' || s.phase === 'down' ? 'error' : s.phase === 'lost' || s.phase === 'ended' ? 'warning' : 'plain');
+export const tone = (s: Service): Tone => (s.phase === 'failed' || s.phase === 'down' ? 'error' : s.phase === 'lost' || s.phase === 'ended' || s.phase === 'waiting' ? 'warning' : 'plain');
 
 const urgency: Record<Service['phase'], number> = {
-  failed: 0, down: 1, lost: 2, opening: 3, building: 3, shipping: 3, starting: 3, stopping: 4, live: 5, ended: 6,
+  failed: 0, down: 1, lost: 2, waiting: 3, opening: 4, building: 4, shipping: 4, starting: 4, stopping: 5, live: 6, ended: 7,
 };
 
 /** inside says whether a file is in a folder, by path alone. */
@@ -141,6 +146,14 @@ export function status(client: Client, all: Services, file: string | undefined):
   return make(icon(s), short(`${s.service}: ${phaseText(s)}`) + more, tone(s));
 }
 
+/** debugText says how a debug session stands, in a few words; empty without one. */
+export function debugText(s: Service): string {
+  const d = s.debug;
+  if (!d) return '';
+  if (d.waiting) return `stopped; generation ${d.waiting} waits${d.on_save === 'never' ? ' until you restart or stop' : ' until you continue'}`;
+  return d.stopped ? 'stopped' : d.ready ? 'runs' : 'is being prepared';
+}
+
 /** where says where an environment is. */
 export function where(s: Service): { label: string; description: string } {
   if (s.provider === 'local') return { label: 'On this machine', description: '' };
@@ -165,6 +178,7 @@ export function details(s: Service): string {
   if (s.generation > 0) row('Generation', `${s.generation}${s.digest ? ` \`${shortDigest(s.digest)}\`` : ''}`);
   if (s.working && s.working !== s.generation) row('Next', `${s.working}`);
   row('Process', escape([s.process, s.pid ? `pid ${s.pid}` : '', s.exit_code === undefined ? '' : `exit code ${s.exit_code}`].filter(Boolean).join(', ')));
+  row('Debugger', escape(s.debug ? `${debugText(s)} (${s.debug.by})` : ''));
   if (s.url && isWeb(s.url)) row('Address', `[${escape(s.url)}](${s.url})`);
   row('Used by', escape(s.clients.join(', ')));
   const out = [`**${escape(s.service)}**`, '', '| | |', '|---|---|', ...rows];

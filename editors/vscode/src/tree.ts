@@ -1,11 +1,11 @@
 import * as vscode from 'vscode';
 import type { Client } from './client';
 import { busy, type Forward, type Problem, type Service } from './protocol';
-import { details, icon, phaseText, place, short, shortDigest, tone, where } from './text';
+import { debugText, details, icon, phaseText, place, short, shortDigest, tone, where } from './text';
 
 export type Node =
   | { kind: 'service'; service: Service }
-  | { kind: 'url' | 'generation' | 'where' | 'process' | 'clients' | 'template'; service: Service }
+  | { kind: 'url' | 'generation' | 'where' | 'process' | 'debug' | 'clients' | 'template'; service: Service }
   | { kind: 'port'; service: Service; port: Forward }
   | { kind: 'problem'; service: Service; problem: Problem; index: number };
 
@@ -45,6 +45,7 @@ export class Environments implements vscode.TreeDataProvider<Node>, vscode.Dispo
     if (s.provider) out.push({ kind: 'where', service: s });
     if (s.template) out.push({ kind: 'template', service: s });
     if (s.process) out.push({ kind: 'process', service: s });
+    if (s.debug) out.push({ kind: 'debug', service: s });
     if (s.clients.length > 0) out.push({ kind: 'clients', service: s });
     return out;
   }
@@ -63,7 +64,7 @@ export class Environments implements vscode.TreeDataProvider<Node>, vscode.Dispo
         item.collapsibleState = vscode.TreeItemCollapsibleState.Expanded;
         icon_(icon(s), color(s));
         item.tooltip = new vscode.MarkdownString(details(s), true);
-        item.contextValue = ['service', s.phase === 'ended' ? 'ended' : 'running', busy(s.phase) ? 'busy' : 'idle', s.url ? 'url' : '', s.digest ? 'digest' : ''].filter(Boolean).join(' ');
+        item.contextValue = ['service', s.phase === 'ended' ? 'ended' : 'running', busy(s.phase) ? 'busy' : 'idle', s.debug ? 'debugged' : 'debuggable', s.debug?.waiting ? 'waiting' : '', s.core ? 'core' : '', s.url ? 'url' : '', s.digest ? 'digest' : ''].filter(Boolean).join(' ');
         break;
       }
       case 'url':
@@ -107,6 +108,12 @@ export class Environments implements vscode.TreeDataProvider<Node>, vscode.Dispo
         item.label = `Process ${s.process}`;
         item.description = [s.pid ? `pid ${s.pid}` : '', s.exit_code === undefined ? '' : `exit code ${s.exit_code}`].filter(Boolean).join(' · ');
         icon_('server-process');
+        break;
+      case 'debug':
+        item.label = 'Debugger';
+        item.description = debugText(s);
+        item.tooltip = s.debug!.by;
+        icon_(s.debug!.stopped ? 'debug-pause' : 'debug-alt');
         break;
       case 'clients':
         item.label = 'Used by';

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { toServices, type Service, type Services } from '../src/protocol';
-import { details, escape, isWeb, serviceOf, short, shown, status, type Client } from '../src/text';
+import { debugText, details, escape, isWeb, serviceOf, short, shown, status, type Client } from '../src/text';
 
 const service = (o: object): Service => toServices({ agent: { connected: true }, services: [{ name: 'orders-ada-1', service: 'orders', provider: 'local', dir: '/w/orders', ...o }] }).services[0]!;
 const all = (...s: Service[]): Services => ({ agent: { connected: true }, services: s });
@@ -22,6 +22,9 @@ test('the status bar', () => {
     ['live', running, all(service({ phase: 'live', ms: 182 })), '$(pass-filled) orders: live in 182 ms', 'plain'],
     ['live, slowly', running, all(service({ phase: 'live', ms: 2410 })), '$(pass-filled) orders: live in 2.4 s', 'plain'],
     ['live again', running, all(service({ phase: 'live' })), '$(pass-filled) orders: live', 'plain'],
+    ['in the debugger', running, all(service({ phase: 'live', ms: 182, debug: { by: 'x', ready: true, on_save: 'continue' } })), '$(pass-filled) orders: live in 182 ms', 'plain'],
+    ['at a breakpoint', running, all(service({ phase: 'live', ms: 182, debug: { by: 'x', ready: true, stopped: true, on_save: 'continue' } })), '$(debug-pause) orders: stopped in the debugger', 'plain'],
+    ['a save waits', running, all(service({ phase: 'waiting', debug: { by: 'x', ready: true, stopped: true, on_save: 'continue', waiting: 3 } })), '$(debug-pause) orders: built, waits: stopped in the debugger', 'warning'],
     ['failed', running, all(service({ phase: 'failed', problems: [problem] })), '$(error) orders: failed: main.go:12:5: undefined: x', 'error'],
     ['down', running, all(service({ phase: 'down', exit_code: 2 })), '$(debug-stop) orders: down: exit code 2', 'error'],
     ['lost', running, all(service({ phase: 'lost', detail: 'the pod was evicted' })), '$(debug-disconnect) orders: disconnected: the pod was evicted', 'warning'],
@@ -43,6 +46,18 @@ test('the status bar speaks of the active file\'s service', () => {
   const outer = service({ name: 'o', module: '/w' });
   const inner = service({ name: 'i', module: '/w/inner' });
   assert.equal(serviceOf([outer, inner], '/w/inner/x.go'), inner);
+});
+
+test('a debug session in words', () => {
+  const debug = (o?: object): string => debugText(service({ phase: 'live', ...(o ? { debug: { by: 'VS Code', on_save: 'continue', ...o } } : {}) }));
+  assert.deepEqual(
+    [debug(), debug({}), debug({ ready: true }), debug({ ready: true, stopped: true }), debug({ stopped: true, waiting: 4 }), debug({ stopped: true, waiting: 4, on_save: 'never' })],
+    ['', 'is being prepared', 'runs', 'stopped', 'stopped; generation 4 waits until you continue', 'stopped; generation 4 waits until you restart or stop'],
+  );
+  assert.match(details(service({ phase: 'live', debug: { by: 'the debugger of nvim', ready: true } })), /Debugger \| runs \\\(the debugger of nvim\\\)/);
+  // What is no debug session is none, and an empty path is no core file.
+  const s = service({ debug: null, core: '' });
+  assert.deepEqual(['debug' in s, 'core' in s], [false, false]);
 });
 
 test('what comes from the agent is made whole', () => {

@@ -54,6 +54,27 @@ func flood(w http.ResponseWriter, r *http.Request) {
 }
 `;
 
+/** debugged is the main.go of a service to debug: what it answers is in a local variable, above the line that answers. */
+export const debugged = (port) => `package main
+
+import (
+	"fmt"
+	"net/http"
+)
+
+func main() {
+	http.HandleFunc("/", answer)
+	fmt.Println("listening on ${port}")
+	panic(http.ListenAndServe(":${port}", nil))
+}
+
+func answer(w http.ResponseWriter, r *http.Request) {
+	n := 1
+	where := r.URL.Path
+	fmt.Fprintf(w, "%s says %d", where, n)
+}
+`;
+
 /** writeService makes the folder of a service that listens on port, as a git repository with one commit. */
 export function writeService(dir, { port, name = 'greeter', yaml, files = {} } = {}) {
 	fs.mkdirSync(dir, { recursive: true });
