@@ -206,6 +206,7 @@ func (s *session) live(be *backend, same bool) {
 
 // settled tells the client what there is to be told of the new process, then lets everything through.
 func (s *session) settled(be *backend) {
+	s.started()
 	if s.hadOne && s.init.is("supportsInvalidatedEvent") {
 		s.event("invalidated", map[string]any{"areas": []string{"all"}})
 	}

@@ -26,7 +26,7 @@ func (b *Builder) BuildTest(ctx context.Context, outDir, dir string) (Result, er
 	}
 	args := append([]string{"test", "-c", "-vet=off", "-o", path}, b.tool.flags.build(true, b.svc.Modules)...)
 	env := []string{"GOTMPDIR=" + tmp, "TMPDIR=" + tmp, "TMP=" + tmp, "TEMP=" + tmp}
-	if err := b.tool.run(ctx, b.svc.ModuleDir, env, nil, append(args, "--", dir)...); err != nil {
+	if err := b.tool.run(ctx, b.svc.ModuleDir, env, nil, append(args, dir)...); err != nil {
 		return Result{}, b.failure(ctx, err)
 	}
 	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) { // go test -c says so, and succeeds

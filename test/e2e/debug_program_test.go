@@ -156,11 +156,14 @@ func TestDebugCoreInEnvironment(t *testing.T) {
 	write(t, filepath.Join(s.dir, "boom.go"), "package main\n\nimport \"net/http\"\n\nfunc init() {\n\thttp.HandleFunc(\"/boom\", func(http.ResponseWriter, *http.Request) { go boom(7) })\n}\n\nfunc boom(n int) {\n\tpanic(n)\n}\n")
 	write(t, filepath.Join(s.dir, "fairlead.yaml"), "version: 1\nenv: {GOTRACEBACK: crash}\n")
 	d := p.dap(t)
-	if m := p.launch(t, d, s, nil).Wait(); !m.Success { // with symbols
+	begun := d.Send("launch", daptest.M{"program": s.dir, "args": []string{"-port", p.port(t)}}) // with symbols
+	d.Event("initialized")
+	d.Must("setExceptionBreakpoints", daptest.M{"filters": []string{}})
+	d.Must("configurationDone", nil)
+	if m := begun.Wait(); !m.Success {
 		t.Fatal(m)
 	}
 	url := p.live(t, s)
-	d.Must("setExceptionBreakpoints", daptest.M{"filters": []string{}})
 	get(url + "/boom")
 	var core string
 	eventually(t, "a core file is told", func() error {
