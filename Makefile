@@ -43,6 +43,10 @@ cluster-down: ## stop the test cluster and remove what it made
 bench-edit: build ## save -> new code answers, beside a floor in the same run; JSON (needs make cluster for Kubernetes)
 	@$(GO) run ./test/bench/edit -on local,kubernetes
 
+bench-debug: build ## save -> breakpoint hit in the new code, steps, 100 redeploys in one session; JSON (needs make cluster for Kubernetes)
+	@$(GO) run ./bridge/payload/gen -version $(VERSION) -raw bin
+	@$(GO) run ./test/bench/debug -pod bin/fairlead-pod-linux-$$($(GO) env GOARCH) -on local,kubernetes
+
 bench-lsp: build ## process start -> answer to initialize, and code actions in 5,000 files; JSON
 	@$(GO) run ./test/bench/lsp
 
@@ -57,4 +61,4 @@ generate: ## what is made from comments and tables: settings.md, the JSON schema
 clean: ## remove what build made
 	rm -rf bin dist editors/vscode/bin editors/vscode/dist editors/vscode/out bridge/payload/files/*.zst bridge/payload/files/*.sum
 
-.PHONY: help build payload vsix demo test race fuzz cluster cluster-down bench-edit bench-lsp bench-logs generate pictures clean
+.PHONY: help build payload vsix demo test race fuzz cluster cluster-down bench-edit bench-debug bench-lsp bench-logs generate pictures clean

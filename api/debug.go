@@ -55,6 +55,12 @@ type DebugChoice struct {
 	Apply  bool   `json:"apply,omitempty"` // what waits is swapped in at once
 }
 
+// DebugTest asks for the tests of a folder to be debugged beside the service (POST /v1/services/NAME/debug/test, answered
+// by a TaskStarted).
+type DebugTest struct {
+	Dir string `json:"dir"` // absolute path of the package's folder
+}
+
 // Task is a program that is debugged beside the service: a test. It lives as long as its debug stream.
 type Task struct {
 	Executable File     `json:"executable"`       // Path is a base name; the blob must be staged

@@ -83,6 +83,7 @@ func (s *session) gone(why string) {
 	s.cut()
 	s.goesOn()
 	s.coming, s.absent = false, why
+	s.started()
 	s.console(why)
 	for _, l := range s.lists {
 		l.waiting(why)

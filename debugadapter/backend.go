@@ -205,7 +205,12 @@ func (s *session) forward(be *backend, req obj) {
 	}
 	be.send(req, func(m obj) {
 		if wasCut(m) {
-			s.cancelled(req)
+			switch command {
+			case "continue", "reverseContinue", "next", "stepIn", "stepOut", "stepBack": // it went on, to its end
+				s.withoutProcess(req)
+			default:
+				s.cancelled(req)
+			}
 			return
 		}
 		ok := m.is("success")

@@ -196,8 +196,8 @@ func (c *Config) check(attach bool, bad func(key, what string) error) error {
 		return bad("mode", fmt.Sprintf("cannot be %q to attach: use the request %q", c.Mode, "launch"))
 	case c.Mode == "core" && c.CoreFilePath == "":
 		return bad("coreFilePath", `must name the core file for the mode "core"`)
-	case c.Mode == "core" && c.Program == "" && c.Exe == "":
-		return bad("exe", `must name the executable that left the core file`)
+	case c.Mode == "core" && c.Program == "" && c.Exe == "" && c.Name == "":
+		return bad("exe", `must name the executable that left the core file, or "service" the environment that it lies in`)
 	case c.Mode != "core" && c.CoreFilePath != "":
 		return bad("coreFilePath", `is only for the mode "core"`)
 	case !attach && c.Mode != "core" && c.Program == "":

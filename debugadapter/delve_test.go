@@ -23,6 +23,7 @@ import (
 	"fairlead.dev/api"
 	"fairlead.dev/debugadapter/daptest"
 	"github.com/go-delve/delve/service"
+	delveapi "github.com/go-delve/delve/service/api"
 	"github.com/go-delve/delve/service/dap"
 	"github.com/go-delve/delve/service/debugger"
 )
@@ -37,7 +38,37 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if core := os.Getenv("DEBUGADAPTER_TEST_CORE"); core != "" {
+		if err := coreMain(core, os.Args[1], os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, "core:", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	os.Exit(m.Run())
+}
+
+// coreMain runs a program to its function main.loop, and writes a core file. The kernel's own go where the machine says.
+func coreMain(core, function string, args []string) error {
+	dbg, err := debugger.New(&debugger.Config{Backend: "default", WorkingDir: filepath.Dir(args[0])}, args)
+	if err != nil {
+		return err
+	}
+	defer dbg.Detach(true)
+	if _, err := dbg.CreateBreakpoint(&delveapi.Breakpoint{FunctionName: function}, "", nil, false); err != nil {
+		return err
+	}
+	if _, err := dbg.Command(&delveapi.DebuggerCommand{Name: delveapi.Continue}, nil, nil, nil); err != nil {
+		return err
+	}
+	if err := dbg.DumpStart(core); err != nil {
+		return err
+	}
+	for {
+		if s := dbg.DumpWait(time.Second); !s.Dumping {
+			return s.Err
+		}
+	}
 }
 
 func delveMain(sock string, args []string) error {
@@ -216,6 +247,7 @@ type pod struct {
 	requests []Request
 	restarts int
 	err      error // of Events' end
+	args     []string
 
 	begin  func(context.Context, Request, func(string)) error // before Begin returns
 	dialed func() error                                       // before Dial does its work
@@ -348,7 +380,7 @@ func (p *pod) generation() api.Generation {
 func (p *pod) run(exe string, same bool) {
 	p.t.Helper()
 	p.stop()
-	d := startDelve(p.t, exe)
+	d := startDelve(p.t, append([]string{exe}, p.args...)...)
 	p.mu.Lock()
 	if !same {
 		p.gen++
@@ -384,17 +416,42 @@ func serve(t testing.TB, host Host) (*daptest.Client, <-chan error) {
 	return c, ended
 }
 
-// launch goes through the handshake, with breakpoints on these lines of path.
-func launch(t testing.TB, c *daptest.Client, path string, lines ...int) {
+// launch goes through the handshake, with breakpoints on these lines of path, and returns their ids.
+func launch(t testing.TB, c *daptest.Client, path string, lines ...int) (ids []int) {
 	t.Helper()
 	c.Must("initialize", daptest.Initialize())
 	start := c.Send("launch", daptest.M{"program": filepath.Dir(path)})
 	c.Event("initialized")
+	// Some ids are used up, so that the client's and Delve's are not the same by chance.
+	c.Must("setBreakpoints", daptest.Lines("/no/such.go", 1, 2, 3))
+	c.Must("setBreakpoints", daptest.Lines("/no/such.go"))
 	if path != "" && len(lines) > 0 {
-		c.Must("setBreakpoints", daptest.Lines(path, lines...))
+		for _, b := range c.Must("setBreakpoints", daptest.Lines(path, lines...)).Breakpoints(t) {
+			ids = append(ids, b.Id)
+		}
 	}
 	c.Must("configurationDone", nil)
 	if m := start.Wait(); !m.Success {
 		t.Fatalf("launch: %s", m.ErrorText())
+	}
+	return ids
+}
+
+func mkdir(t testing.TB, dir string) {
+	t.Helper()
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// dialRaw opens the session of a debugger that holds nothing: no line comes first.
+func dialRaw(d *delve) (net.Conn, error) { return net.Dial("unix", d.sock) }
+
+func makeCore(t testing.TB, exe, core string) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], "main.loop", exe, "loop")
+	cmd.Env = append(os.Environ(), "DEBUGADAPTER_TEST_CORE="+core)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
 	}
 }

@@ -18,6 +18,8 @@ const (
 	dialsUntold = 3
 	// Delve now and then takes a held process for a running one, just after another session's end (seen 3 times in 15).
 	replays = 5
+	// A debugger that goes so often before it has taken the breakpoints is no debugger.
+	failures = 5
 )
 
 // process: a process is there to be debugged, in the place of the one before.
@@ -26,21 +28,24 @@ func (s *session) process(e Event) {
 	s.coming, s.absent = true, ""
 	s.cut()
 	s.goesOn()
-	s.gen = e.Generation
+	s.gen, s.failed = e.Generation, 0
 	s.src.runs(e.Generation)
 	if s.config.NoDebug {
 		s.coming = false
 		return
 	}
-	s.dial(s.epoch, e.Generation)
+	s.dial(s.epoch, e.Generation, 0)
 }
 
 // dial opens a stream to the debugger of a generation's process, until there is one, or another process, or none.
-func (s *session) dial(epoch int, g api.Generation) {
+func (s *session) dial(epoch int, g api.Generation, after time.Duration) {
 	svc := s.service
 	s.spawn(func() {
 		ctx, cancel := context.WithCancel(s.ctx)
 		defer cancel()
+		if !s.pause(ctx, after) {
+			return
+		}
 		for n, pause := 1, redialFirst; ; n, pause = n+1, min(2*pause, redialMost) {
 			conn, start, err := svc.Dial(ctx, g)
 			if err == nil {
@@ -59,15 +64,25 @@ func (s *session) dial(epoch int, g api.Generation) {
 			case <-s.done:
 				return
 			}
-			select {
-			case <-time.After(pause):
-			case <-ctx.Done():
-				return
-			case <-s.done:
+			if !s.pause(ctx, pause) {
 				return
 			}
 		}
 	})
+}
+
+// pause waits. false: the session is over.
+func (s *session) pause(ctx context.Context, d time.Duration) bool {
+	if d == 0 {
+		return true
+	}
+	select {
+	case <-time.After(d):
+		return true
+	case <-ctx.Done():
+	case <-s.done:
+	}
+	return false
 }
 
 // notDialled says whether to dial again.
@@ -183,7 +198,7 @@ func isRunning(m obj) bool { return m.sub("body").sub("error").num("id") == 4000
 // live: the process is configured, and the client's requests go to it.
 func (s *session) live(be *backend, same bool) {
 	be.ready = true
-	s.coming, s.absent = false, ""
+	s.coming, s.absent, s.failed = false, "", 0
 	if same && s.stopped && !be.start.Stopped { // it stood when the stream broke off, and goes on now
 		s.goesOn()
 	}
@@ -191,6 +206,7 @@ func (s *session) live(be *backend, same bool) {
 
 // settled tells the client what there is to be told of the new process, then lets everything through.
 func (s *session) settled(be *backend) {
+	s.started()
 	if s.hadOne && s.init.is("supportsInvalidatedEvent") {
 		s.event("invalidated", map[string]any{"areas": []string{"all"}})
 	}
@@ -243,8 +259,16 @@ func (s *session) lost(be *backend) {
 		s.programEnds(be, nil)
 		return
 	}
+	var after time.Duration
+	if !be.ready {
+		if s.failed++; s.failed == failures {
+			s.gone("the debugger ended before it took the process, again and again: the next save starts a new process")
+			return
+		}
+		after = redialFirst << s.failed
+	}
 	s.epoch++
 	s.coming = true
 	s.cut()
-	s.dial(s.epoch, s.gen)
+	s.dial(s.epoch, s.gen, after)
 }

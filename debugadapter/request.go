@@ -162,9 +162,12 @@ func (s *session) begun(begun Begun, err error) {
 		s.openProgram() // the request is answered when the debugger has
 		return
 	}
-	s.service, s.start = begun.Service, nil
+	s.service = begun.Service
 	s.coming, s.absent = true, ""
-	s.answer(req, nil)
+	if s.config.NoDebug || !s.configured { // an editor that configures after the answer would wait for it for ever
+		s.started()
+	}
+	s.timer(startLimit, s.started)
 	svc := s.service
 	s.spawn(func() {
 		for {
@@ -180,6 +183,18 @@ func (s *session) begun(begun Begun, err error) {
 			}
 		}
 	})
+}
+
+// startLimit bounds how long the answer to launch or attach waits for the first process.
+const startLimit = 10 * time.Second
+
+// started answers launch or attach, once: when the first process has its breakpoints, so that who asks it next is sure to
+// hit them, or when it is known that there is none yet.
+func (s *session) started() {
+	if req := s.start; req != nil && s.service != nil {
+		s.start = nil
+		s.answer(req, nil)
+	}
 }
 
 // onSetBreakpoints keeps what the client wants, and tells it what is known.

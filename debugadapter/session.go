@@ -50,8 +50,8 @@ func Serve(ctx context.Context, rw io.ReadWriteCloser, host Host, opts Options) 
 	}()
 	go s.read(rw) // not waited for: a read of a terminal or of stdin may outlive its close
 	err := s.run()
-	close(s.done)
 	s.end(false) // where nothing else did
+	close(s.done)
 	cancel()
 	s.wg.Wait()
 	s.out.close()
@@ -108,6 +108,7 @@ type session struct {
 	gen     api.Generation
 	pid     int
 	hadOne  bool // a process was configured before
+	failed  int  // how often in a row a debugger went before that
 	waiting []*waiter
 
 	lists      []*list
@@ -228,10 +229,8 @@ func (s *session) answer(req obj, body any) {
 	s.send(m)
 }
 
-// The ids of the proxy's own errors, apart from Delve's.
-const (
-	idProxy = 6000
-)
+// The id of the proxy's own errors, apart from Delve's.
+const idProxy = 6000
 
 // refuse answers with an error. show: the editor is to show it in a window.
 func (s *session) refuse(req obj, message string, show bool) {

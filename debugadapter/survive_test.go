@@ -26,8 +26,7 @@ func TestSurvive(t *testing.T) {
 	p := newPod(t)
 	p.deploy(path, vs[0])
 	c, ended := serve(t, p)
-	launch(t, c, path, vs[0].here)
-	id := 0
+	id := launch(t, c, path, vs[0].here)[0]
 	for round := range 6 {
 		v := vs[round%len(vs)]
 		if round > 0 {
@@ -46,9 +45,7 @@ func TestSurvive(t *testing.T) {
 		if f[0].Line != v.here || f[0].Name != "main.step" {
 			t.Fatalf("round %d: stopped at %+v, not at line %d", round, f[0], v.here)
 		}
-		if round == 0 {
-			id = s.HitBreakpointIDs[0]
-		} else if s.HitBreakpointIDs[0] != id {
+		if s.HitBreakpointIDs[0] != id {
 			t.Errorf("round %d: breakpoint %d was hit, not %d", round, s.HitBreakpointIDs[0], id)
 		}
 	}

@@ -67,6 +67,9 @@ type runner interface {
 	CancelTransfer()
 	Debug(by, onSave string) (*Claim, error)
 	choose(api.DebugChoice) error
+	debugTest(ctx context.Context, r api.DebugTest) (api.TaskStarted, error)
+	dialTask(ctx context.Context, id string) (net.Conn, error)
+	dialCore(ctx context.Context, path string) (net.Conn, api.DebugStart, error)
 }
 
 // Agent holds the sessions of one user: front ends ask for them, hold them and are told of them. Its goroutines, all ended

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -43,7 +44,14 @@ func (f *fakeSession) Debug(string, string) (*Claim, error) {
 	return nil, &api.Problem{Code: api.CodeDebugHeld, Message: "somebody debugs it"}
 }
 func (f *fakeSession) choose(api.DebugChoice) error { return nil }
-func (f *fakeSession) over() bool                   { f.mu.Lock(); defer f.mu.Unlock(); return f.ended }
+func (f *fakeSession) debugTest(context.Context, api.DebugTest) (api.TaskStarted, error) {
+	return api.TaskStarted{ID: "t"}, nil
+}
+func (f *fakeSession) dialTask(context.Context, string) (net.Conn, error) { return nil, net.ErrClosed }
+func (f *fakeSession) dialCore(context.Context, string) (net.Conn, api.DebugStart, error) {
+	return nil, api.DebugStart{}, net.ErrClosed
+}
+func (f *fakeSession) over() bool { f.mu.Lock(); defer f.mu.Unlock(); return f.ended }
 
 func fakeAgent() (*Agent, *[]*fakeSession) {
 	var all []*fakeSession

@@ -108,13 +108,12 @@ func (c *Claim) Do(cmd api.DebugCommand) {
 	if cmd.OnSave != "" {
 		c.onSave = cmd.OnSave
 	}
-	if cmd.Restart {
-		c.force = true
-	}
+	restart := cmd.Restart && d.waiting == 0 // else what waits is what it is restarted with
+	c.force = c.force || cmd.Restart
 	d.look()
 	d.mu.Unlock()
 	d.show()
-	if cmd.Restart {
+	if restart {
 		d.s.loop.Changed(syncer.Change{Files: true, Saved: time.Now()}) // the same executable, as a generation of its own
 	}
 }
@@ -178,9 +177,7 @@ func (s *Session) choose(ch api.DebugChoice) error {
 	if ch.OnSave != "" {
 		c.onSave = ch.OnSave
 	}
-	if ch.Apply {
-		c.force = true
-	}
+	c.force = c.force || ch.Apply && d.waiting != 0
 	d.look()
 	d.mu.Unlock()
 	d.show()
@@ -210,9 +207,6 @@ func (d *debugging) hold(ctx context.Context, g api.Generation) error {
 		c := d.claim
 		stood = stood || c != nil && c.stopped
 		if c == nil || c.force || c.onSave == api.OnSaveNow || !c.stopped && (c.onSave != api.OnSaveNever || !stood) {
-			if c != nil {
-				c.force = false
-			}
 			d.mu.Unlock()
 			if told {
 				d.s.note(shipping{g})
@@ -310,6 +304,7 @@ func (d *debugging) event(e api.Event) {
 		}
 		switch e.State {
 		case api.StateStarting, api.StateRunning:
+			c.force = c.force && e.State == api.StateRunning
 			ready = d.tellProcess()
 		case api.StateStopping:
 			c.stopped = false

@@ -23,7 +23,9 @@
 //	                                      where another front end has it
 //	GET  /v1/services/NAME/debug/stream?client=ID&generation=N
 //	                                      upgraded (101, "fairlead-debug", api.DebugHeader): DAP with the debugger of that
-//	                                      generation's process. 409 where it does not run
+//	                                      generation's process. 409 where it does not run. With task=ID or core=PATH in place of
+//	                                      both: a debugger of its own for a test or a core file
+//	POST /v1/services/NAME/debug/test     api.DebugTest -> api.TaskStarted, when it is built and in the pod
 //	POST /v1/services/NAME/debug/choice   api.DebugChoice -> 204
 //	POST /v1/shutdown?force               202; 409 while there are sessions, unless force
 //

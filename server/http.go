@@ -101,6 +101,7 @@ func (a *Agent) handler() http.Handler {
 	})
 	mux.HandleFunc("GET /v1/services/{name}/debug", a.serveDebug)
 	mux.HandleFunc("GET /v1/services/{name}/debug/stream", a.serveDebugStream)
+	mux.HandleFunc("POST /v1/services/{name}/debug/test", a.serveDebugTest)
 	mux.HandleFunc("POST /v1/services/{name}/debug/choice", func(w http.ResponseWriter, r *http.Request) {
 		var req api.DebugChoice
 		if decode(w, r, &req) {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -128,14 +129,23 @@ func tellDebug(ws *websocket.Conn, c *Claim, gone <-chan struct{}) {
 	}
 }
 
-// serveDebugStream joins the front end that debugs with the debugger.
+// serveDebugStream joins the front end with a debugger: that of the process, which it has claimed, or one of a test's or a
+// core file's own.
 func (a *Agent) serveDebugStream(w http.ResponseWriter, r *http.Request) {
-	q := r.URL.Query()
-	g, err := strconv.ParseUint(q.Get("generation"), 10, 64)
-	if err != nil || !strings.EqualFold(r.Header.Get("Upgrade"), protoDebug) {
-		refuse(w, badRequest("generation must be a number, and the upgrade "+protoDebug))
+	if !strings.EqualFold(r.Header.Get("Upgrade"), protoDebug) {
+		refuse(w, badRequest("the upgrade must be "+protoDebug))
 		return
 	}
+	far, start, err := a.dialDebug(r)
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	splice(w, far, start)
+}
+
+func (a *Agent) dialDebug(r *http.Request) (far net.Conn, start api.DebugStart, err error) {
+	q := r.URL.Query()
 	a.mu.Lock()
 	h, err := a.find(r.PathValue("name"))
 	var c *Claim
@@ -143,19 +153,45 @@ func (a *Agent) serveDebugStream(w http.ResponseWriter, r *http.Request) {
 		c = h.claims[q.Get("client")]
 	}
 	a.mu.Unlock()
-	if err == nil && c == nil {
-		err = &api.Problem{Code: api.CodeDebugAway, Message: "this front end has no debug session of " + r.PathValue("name")}
+	switch {
+	case err != nil:
+		return nil, start, err
+	case q.Has("task"):
+		far, err = h.session.dialTask(r.Context(), q.Get("task"))
+		return far, start, err
+	case q.Has("core"):
+		return h.session.dialCore(r.Context(), q.Get("core"))
+	case c == nil:
+		return nil, start, &api.Problem{Code: api.CodeDebugAway, Message: "this front end has no debug session of " + r.PathValue("name")}
 	}
+	g, err := strconv.ParseUint(q.Get("generation"), 10, 64)
 	if err != nil {
-		refuse(w, err)
+		return nil, start, badRequest("generation must be a number")
+	}
+	return c.Dial(r.Context(), api.Generation(g))
+}
+
+// serveDebugTest readies a test.
+func (a *Agent) serveDebugTest(w http.ResponseWriter, r *http.Request) {
+	var req api.DebugTest
+	if !decode(w, r, &req) {
 		return
 	}
-	far, start, err := c.Dial(r.Context(), api.Generation(g))
-	if err != nil {
-		refuse(w, err)
+	if !filepath.IsAbs(req.Dir) {
+		refuse(w, badRequest(fmt.Sprintf("dir must be an absolute path, and is %q", req.Dir)))
 		return
 	}
-	splice(w, far, start)
+	a.mu.Lock()
+	h, err := a.find(r.PathValue("name"))
+	a.mu.Unlock()
+	if err == nil {
+		var t api.TaskStarted
+		if t, err = h.session.debugTest(r.Context(), req); err == nil {
+			answer(w, http.StatusOK, t)
+			return
+		}
+	}
+	refuse(w, err)
 }
 
 // splice upgrades a request and joins it with the debugger until either side ends.

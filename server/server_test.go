@@ -270,7 +270,7 @@ func TestSweep(t *testing.T) {
 func TestReload(t *testing.T) {
 	var problems []*api.Problem
 	var told []string
-	s := &Session{keep: &keeper{}, builds: &builds{}, proc: api.Process{Port: 1}}
+	s := &Session{keep: &keeper{}, builds: &builds{}, proc: api.Process{Port: 1}, debug: newDebugging(nil)}
 	s.cfg = Config{Emit: func(e api.Event) { told = append(told, e.(*api.ProblemEvent).Code) },
 		Reload: func() (api.Process, build.Config, []*api.Problem) {
 			return api.Process{Port: 2}, build.Config{}, problems
@@ -295,7 +295,7 @@ func TestReadyOnce(t *testing.T) {
 	var ready []*api.ReadyEvent
 	s := &Session{keep: &keeper{recs: Records{Dir: t.TempDir()}, rec: Record{Environment: api.Environment{Name: "shop-1"}, Ports: map[int]int{}}},
 		saved: map[api.Generation]time.Time{3: time.Now().Add(-time.Second)}, ready: map[api.Generation]string{}, again: map[api.Generation]bool{},
-		tun: newTunnels(nil, func(context.Context, int) (net.Conn, error) { return nil, io.EOF })}
+		tun: newTunnels(nil, func(context.Context, int) (net.Conn, error) { return nil, io.EOF }), debug: newDebugging(nil)}
 	defer s.tun.wait()
 	defer cancel()
 	s.cfg.Emit = func(e api.Event) {
@@ -351,7 +351,7 @@ func TestOtherContainers(t *testing.T) {
 		return &api.LogEvent{Header: api.Header{Type: api.KindLog, Time: time.Unix(5, 0)}, Stream: "stdout", Text: "hello", Process: "shop-1-a/proxy"}
 	}
 	var got []api.Event
-	s := &Session{cfg: Config{Emit: func(e api.Event) { got = append(got, e) }}, keep: &keeper{rec: Record{Generation: 7}}, envReady: make(chan struct{}),
+	s := &Session{cfg: Config{Emit: func(e api.Event) { got = append(got, e) }}, keep: &keeper{rec: Record{Generation: 7}}, debug: newDebugging(nil), envReady: make(chan struct{}),
 		env: others{lines: []*api.LogEvent{line()}, err: &api.Problem{Code: api.CodeNoLogs, Message: "you may not", Hint: "ask"}}}
 	close(s.envReady)
 	s.followOthers(t.Context())

@@ -87,27 +87,32 @@ func (e *Environment) metaFile() string { return filepath.Join(e.dir(), "environ
 func socketPath(o Options, name string) string { return filepath.Join(o.SocketDir, name+".sock") }
 
 // install unpacks the pod's executable once, under its digest.
-func (e *Environment) install() error {
-	b, err := e.opts.Payload(runtime.GOARCH)
+func (e *Environment) install() (err error) {
+	e.exe, err = install(e.opts)
+	return err
+}
+
+func install(o Options) (exe string, err error) {
+	b, err := o.Payload(runtime.GOARCH)
 	if err != nil {
-		return err
+		return "", err
 	}
-	e.exe = filepath.Join(e.opts.CacheDir, "fairlead-pod-"+payload.Digest(b))
-	if old, err := os.ReadFile(e.exe); err == nil && string(old) == string(b) {
-		return nil
+	exe = filepath.Join(o.CacheDir, "fairlead-pod-"+payload.Digest(b))
+	if old, err := os.ReadFile(exe); err == nil && string(old) == string(b) {
+		return exe, nil
 	}
-	if err := os.MkdirAll(e.opts.CacheDir, 0o700); err != nil {
-		return fmt.Errorf("unpack the pod's executable: %w", err)
+	if err := os.MkdirAll(o.CacheDir, 0o700); err != nil {
+		return "", fmt.Errorf("unpack the pod's executable: %w", err)
 	}
-	name, err := writeExecutable(e.opts.CacheDir, b)
+	name, err := writeExecutable(o.CacheDir, b)
 	if err == nil {
-		err = os.Rename(name, e.exe)
+		err = os.Rename(name, exe)
 	}
 	if err != nil {
 		os.Remove(name)
-		return fmt.Errorf("unpack the pod's executable: %w", err)
+		return "", fmt.Errorf("unpack the pod's executable: %w", err)
 	}
-	return nil
+	return exe, nil
 }
 
 // writeExecutable makes a file and fills it. Meanwhile nothing is started: a child has the open file until it is a

@@ -127,7 +127,7 @@ func runAgent(ctx context.Context, stdout, stderr io.Writer, detached bool) erro
 		logger.Warn("no journals by TCP", "err", err)
 		tcp = nil
 	}
-	debug := strings.TrimSuffix(sock, ".sock") + "-dap.sock"
+	debug := strings.TrimSuffix(sock, ".sock") + ".dap.sock"
 	dapLn, err := listenPrivate(debug)
 	if err != nil { // fairlead dap does without
 		logger.Warn("no debug adapter on a socket", "err", err)

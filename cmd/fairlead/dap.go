@@ -67,12 +67,19 @@ func (stdio) Close() error { return os.Stdin.Close() }
 
 // serveDAP is one debug session.
 func serveDAP(ctx context.Context, rw io.ReadWriteCloser, f folders, log *slog.Logger) error {
-	dir, err := workingDir()
+	h, err := dapHost(f, log)
 	if err != nil {
 		return err
 	}
-	h := &dap.Host{New: func(name string) (*client.Client, error) { return newClient(f, name, true) }, Env: environment(), Dir: dir, Logger: log}
 	return debugadapter.Serve(ctx, rw, h, debugadapter.Options{Version: version, Logger: log})
+}
+
+func dapHost(f folders, log *slog.Logger) (*dap.Host, error) {
+	dir, err := workingDir()
+	if err != nil {
+		return nil, err
+	}
+	return &dap.Host{New: func(name string) (*client.Client, error) { return newClient(f, name, true) }, Env: environment(), Dir: dir, Core: coreDebugger(f), Logger: log}, nil
 }
 
 // acceptDAP serves debug sessions until ctx ends.

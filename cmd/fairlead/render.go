@@ -95,6 +95,9 @@ func (r *textRenderer) show(e api.Event) {
 		switch e.State {
 		case api.StateExited, api.StateFailed:
 			r.say("%s %s; the next save starts it again", r.paint("31", "down:"), clean(e.Reason))
+			if e.Core != "" {
+				r.say("hint: it left a core file: fairlead debug --core %s --service %s, or open it from your editor", clean(e.Core), clean(r.service))
+			}
 		}
 	case *api.ReadyEvent:
 		if e.URL != "" && e.MS == 0 {

@@ -72,9 +72,24 @@ func (d *DebugSession) Close() error { return d.conn.Close() }
 
 // DialDebug opens a DAP connection to the debugger of a generation's process, in a debug session of this client's.
 func (c *Client) DialDebug(ctx context.Context, name string, g api.Generation) (net.Conn, api.DebugStart, error) {
+	return c.dialDebug(ctx, name, url.Values{"client": {c.id}, "generation": {strconv.FormatUint(uint64(g), 10)}})
+}
+
+// DialTask opens a DAP connection to a debugger in which a test is to be launched; see DebugTest. Its end is the test's.
+func (c *Client) DialTask(ctx context.Context, name, id string) (net.Conn, error) {
+	conn, _, err := c.dialDebug(ctx, name, url.Values{"task": {id}})
+	return conn, err
+}
+
+// DialCore opens a DAP connection to a debugger in which the core file is to be opened that a service has left in its
+// environment (api.Service.Core), with the executable that DebugStart.Program names.
+func (c *Client) DialCore(ctx context.Context, name, path string) (net.Conn, api.DebugStart, error) {
+	return c.dialDebug(ctx, name, url.Values{"core": {path}})
+}
+
+func (c *Client) dialDebug(ctx context.Context, name string, q url.Values) (net.Conn, api.DebugStart, error) {
 	var start api.DebugStart
-	conn, resp, err := c.upgrade(ctx, "/v1/services/"+url.PathEscape(name)+"/debug/stream?"+
-		url.Values{"client": {c.id}, "generation": {strconv.FormatUint(uint64(g), 10)}}.Encode(), "fairlead-debug")
+	conn, resp, err := c.upgrade(ctx, "/v1/services/"+url.PathEscape(name)+"/debug/stream?"+q.Encode(), "fairlead-debug")
 	if err != nil {
 		return nil, start, err
 	}
@@ -83,6 +98,14 @@ func (c *Client) DialDebug(ctx context.Context, name string, g api.Generation) (
 		return nil, start, fmt.Errorf("understand the agent: %w", err)
 	}
 	return conn, start, nil
+}
+
+// DebugTest builds the tests of a folder and brings them beside a service, to be launched in the debugger of DialTask.
+// The compiler's problems are its error.
+func (c *Client) DebugTest(ctx context.Context, name, dir string) (api.TaskStarted, error) {
+	var t api.TaskStarted
+	err := c.call(ctx, http.MethodPost, "/v1/services/"+url.PathEscape(name)+"/debug/test", api.DebugTest{Dir: dir}, &t)
+	return t, err
 }
 
 // DebugChoice says what a save does while the process stands in the debugger, or lets in what waits.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"path/filepath"
 	"strings"
@@ -20,12 +21,17 @@ type Host struct {
 	// Env is the front end's environment, as KEY=VALUE.
 	Env []string
 	// Dir is what relative paths in debug configurations are relative to.
-	Dir    string
+	Dir string
+	// Core starts a debugger on this machine for core files that are here; nil where there is none.
+	Core   func(ctx context.Context) (io.ReadWriteCloser, error)
 	Logger *slog.Logger
 }
 
 // Begin implements debugadapter.Host.
 func (h *Host) Begin(ctx context.Context, r debugadapter.Request, progress func(string)) (debugadapter.Begun, error) {
+	if r.Config.Mode == "core" && r.Config.Name == "" {
+		return h.localCore(ctx, r.Config)
+	}
 	c, err := h.New("the debugger of " + cmp.Or(r.Client, "an editor"))
 	if err != nil {
 		return debugadapter.Begun{}, err
@@ -41,6 +47,9 @@ func (h *Host) Begin(ctx context.Context, r debugadapter.Request, progress func(
 func (h *Host) begin(ctx context.Context, f *front, r debugadapter.Request, progress func(string)) (debugadapter.Begun, error) {
 	if err := f.attach(ctx); err != nil {
 		return debugadapter.Begun{}, err
+	}
+	if r.Config.Mode == "test" || r.Config.Mode == "core" {
+		return h.program(ctx, f, r.Config, progress)
 	}
 	req, name, err := h.request(f, r)
 	if err != nil {
@@ -64,18 +73,24 @@ func (h *Host) begin(ctx context.Context, f *front, r debugadapter.Request, prog
 	return debugadapter.Begun{Service: s}, nil
 }
 
+// path makes a path of a debug configuration absolute, with symbolic links followed; empty stays empty.
+func (h *Host) path(p string) string {
+	if p == "" {
+		return ""
+	}
+	if !filepath.IsAbs(p) {
+		p = filepath.Join(h.Dir, p)
+	}
+	if real, err := filepath.EvalSymlinks(p); err == nil {
+		return real
+	}
+	return p
+}
+
 // request finds what a debug configuration means: a request to the agent, or the name of what runs.
 func (h *Host) request(f *front, r debugadapter.Request) (req api.RunRequest, name string, err error) {
 	cfg := r.Config
-	path := cfg.Program
-	if path != "" && !filepath.IsAbs(path) {
-		path = filepath.Join(h.Dir, path)
-	}
-	if path != "" {
-		if real, err := filepath.EvalSymlinks(path); err == nil {
-			path = real
-		}
-	}
+	path := h.path(cfg.Program)
 	if r.Attach {
 		svc, err := f.find(cfg.Name, path)
 		if err != nil {

@@ -275,12 +275,18 @@ func (s *service) Restart(context.Context) error {
 	return nil
 }
 
+// detachedFor is how long what launch made stays after its debugger has let go of it: as long as the agent keeps what a
+// closed editor held.
+const detachedFor = time.Minute
+
 // End ends the debug session. What launch made goes with terminate, unless others hold it too; else it stays as what a
 // closed editor held does.
 func (s *service) End(terminate bool) error {
 	s.close()
 	if terminate || !s.launched() {
 		s.f.leave()
+	} else {
+		time.AfterFunc(detachedFor, s.f.cancel) // unless this process ends before, which comes to the same
 	}
 	return nil
 }

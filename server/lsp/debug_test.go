@@ -98,7 +98,7 @@ func BenchmarkSix(b *testing.B) {}
 // An editor whose debugger does not take the command gets the environment, and is told what to connect to.
 func TestDebugCommand(t *testing.T) {
 	a := newFakeAgent(t)
-	a.info.DAP = "/run/user/1/fairlead/agent-dap.sock"
+	a.info.DAP = "/run/user/1/fairlead/agent.dap.sock"
 	e := startEditor(t, a)
 	dir := workspace(t, nil)
 	e.initialize(dir, nil)

@@ -33,6 +33,9 @@ const (
 	detachLimit = 2 * time.Second
 	// handLimit bounds how long Delve may take to end a session and begin the next.
 	handLimit = 5 * time.Second
+	// deathLimit bounds how long the end of a debugged process waits for its debugger's word, or for the debugger's end: either
+	// comes within a moment, on a node under load within a second.
+	deathLimit = 5 * time.Second
 	// crashAgain is how soon after its start a debugger's death counts as one that would come again.
 	crashAgain = 10 * time.Second
 )
@@ -59,6 +62,7 @@ type debugger struct {
 	ctl   *net.UnixConn
 	fresh bool // the process was started for it
 	start time.Time
+	load  time.Duration // from its start until it held the process with its symbols
 	words *lastWords
 
 	replies  chan string
@@ -161,6 +165,7 @@ func (s *Supervisor) attach(ctx context.Context, p *process, fresh bool) (*debug
 	select {
 	case r := <-d.replies:
 		if r == "attached" {
+			d.load = time.Since(d.start)
 			return d, nil
 		}
 		d.end()
@@ -616,6 +621,9 @@ func (s *Supervisor) again(d *debugger, why string, debug bool) {
 	syscall.Kill(-p.pid, syscall.SIGKILL)
 	<-p.done
 	s.killDescendants()
+	s.mu.Lock()
+	s.proc = nil // there is nothing left to stop
+	s.mu.Unlock()
 	s.tellNoDebugger(m.Generation, &api.Problem{Code: api.CodeNoDebugger, Message: why + "; the service was started again",
 		Hint: "if the container's memory limit is low, raise it: the debugger needs about " + fmt.Sprint(debuggerNeeds(m.Executable.Size)>>20) + " MB"})
 	s.replace(context.Background(), &m, filepath.Join(s.opts.Dir, "bin", m.Executable.Path), nil, why)

@@ -22,7 +22,7 @@ import (
 	"fairlead.dev/syncer/podtest"
 )
 
-// debugee is a supervisor that runs the debuggee.
+// debuggee is a supervisor that runs the debuggee.
 type debuggee struct {
 	podtest.Subject
 	s       *Supervisor
@@ -305,10 +305,8 @@ func TestDebuggerKilled(t *testing.T) {
 			if got := <-a; got != "200 one 1<nil>" {
 				t.Fatal(got)
 			}
-			for _, e := range []string{"exited"} {
-				if st := d.status(t); string(st.State) == e {
-					t.Errorf("%+v", st)
-				}
+			if st := d.status(t); st.State == api.StateExited {
+				t.Errorf("%+v", st)
 			}
 		})
 	}
@@ -565,6 +563,11 @@ func TestDebugRestored(t *testing.T) {
 	rec.Listening(t, 7)
 	if st, _ := s.Status(t.Context()); st.Debugger || st.Generation != 7 {
 		t.Fatalf("%+v", st)
+	}
+	for _, e := range rec.All() {
+		if p, ok := e.(*api.ProcessEvent); ok && p.Debugger {
+			t.Fatalf("it waited for a session: %+v", p)
+		}
 	}
 	conn, start, err := s.Debug(t.Context(), 7)
 	if err != nil || start.Fresh {

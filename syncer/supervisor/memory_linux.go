@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// Delve's memory, by the executable's size: it had 40 MB with one of 11 MB, 95 with 40, 118 with 55 (service with
-// -N -l, symbols not compressed), so about 15 MB and twice the size, and as much again at the peak of the collector's
-// cycle is not seen. A kernel that runs out of memory ends the whole container, so rather a little too much.
+// Delve's memory at its peak, by the executable's size: 46 MB with one of 11.3 MB, 121 with one of 53 (services built with
+// -N -l, symbols not compressed; BenchmarkDebugSwap), so about twice the size and 24 MB. A kernel that
+// runs out of memory ends the whole container, so rather a little too much.
 func debuggerNeeds(executable int64) int64 { return 24<<20 + 2*executable }
 
 // roomLeft is how much memory the cgroup still gives, and whether there is a limit at all. What the page cache could

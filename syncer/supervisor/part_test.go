@@ -22,6 +22,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"fairlead.dev/api"
@@ -391,5 +392,51 @@ func TestStreamsAreKnown(t *testing.T) {
 		if f.stream != want || f.answered.IsZero() {
 			t.Errorf("%s: %+v", query, f)
 		}
+	}
+}
+
+// A request waits for a swap for half a minute, and longer while a debugger holds the service: that takes as long as the
+// developer does.
+func TestGateHolds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		held := true
+		g := newGate(func() {}, func() bool { return held })
+		begin := time.Now()
+		time.AfterFunc(10*holdLimit+time.Second, func() { held = false })
+		if _, err := g.enter(t.Context(), nil); err == nil || time.Since(begin) != 11*holdLimit {
+			t.Errorf("after %v: %v", time.Since(begin), err)
+		}
+		begin = time.Now()
+		if _, err := g.enter(t.Context(), nil); err == nil || time.Since(begin) != holdLimit {
+			t.Errorf("after %v: %v", time.Since(begin), err)
+		}
+		held = true
+		time.AfterFunc(time.Hour, func() { g.open(nil, 0) })
+		if down, err := g.enter(t.Context(), nil); err != nil || down != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A memory limit as a cgroup tells it: what the page cache could give back is free; no limit is none.
+func TestRoomOf(t *testing.T) {
+	dir := t.TempDir()
+	put := func(name, text string) {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, limited := roomOf(dir); limited {
+		t.Error("a limit out of nothing")
+	}
+	put("memory.current", "700\n")
+	put("memory.stat", "anon 300\ninactive_file 150\nactive_file 50\n")
+	put("memory.max", "max\n")
+	if _, limited := roomOf(dir); limited {
+		t.Error("max is no limit")
+	}
+	put("memory.max", "1000\n")
+	if room, limited := roomOf(dir); !limited || room != 450 {
+		t.Errorf("%d %v", room, limited)
 	}
 }

@@ -718,7 +718,7 @@ func (s *Supervisor) ended(p *process) {
 		select {
 		case <-d.exited:
 		case <-d.done:
-		case <-time.After(200 * time.Millisecond):
+		case <-time.After(deathLimit):
 		}
 		if d.died() {
 			return

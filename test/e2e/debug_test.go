@@ -59,10 +59,15 @@ type pipes struct {
 	io.WriteCloser
 }
 
-func (p *place) dap(t testing.TB, env ...string) *debugger {
+func (p *place) dap(t testing.TB) *debugger {
+	t.Helper()
+	return p.dapIn(t, p.m.root)
+}
+
+func (p *place) dapIn(t testing.TB, dir string) *debugger {
 	t.Helper()
 	cmd := exec.Command(fairlead, "dap")
-	cmd.Dir, cmd.Env = p.m.root, append(append([]string{}, p.m.env...), env...)
+	cmd.Dir, cmd.Env = dir, p.m.env
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -1,5 +1,6 @@
-// Package delve serves one debug session in a process of its own: Delve keeps globals (working directory, environment,
-// log flags) and a heap of debug information that the supervisor must not share. It must not know the supervisor.
+// Package delve serves debug sessions in a process of their own: Delve keeps globals (working directory, environment,
+// log flags) and a heap of debug information that the supervisor must not share. Hold is for a process that is there and
+// outlives its sessions, Serve for one that a session brings: a test, a core file. It must not know the supervisor.
 package delve
 
 import (
