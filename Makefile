@@ -28,7 +28,7 @@ pictures: ## docs/images: the README's pictures, made by the tests of the editor
 	FAIRLEAD_TEST_PICTURES=1 $(GO) run ./test/run -only build,cluster,editors
 
 race: ## the engines' tests under the race detector
-	$(GO) test -race ./api ./bridge ./syncer/... ./server/...
+	$(GO) test -race ./api ./bridge ./debugadapter/... ./syncer/... ./server/...
 
 fuzz: ## each fuzz target for half a minute
 	@for p in $$($(GO) list ./...); do for f in $$($(GO) test -list '^Fuzz' $$p | grep ^Fuzz); do \

@@ -212,7 +212,7 @@ func (r *runner) cross() error {
 	var errs []error
 	for _, p := range platforms {
 		goos, arch, _ := strings.Cut(p, "/")
-		cmd := exec.Command("go", "vet", "./cmd/fairlead", "./server/...", "./bridge", "./bridge/local", "./bridge/kube", "./syncer", "./syncer/build", "./syncer/watch", "./syncer/delta")
+		cmd := exec.Command("go", "vet", "./cmd/fairlead", "./server/...", "./debugadapter/...", "./bridge", "./bridge/local", "./bridge/kube", "./syncer", "./syncer/build", "./syncer/watch", "./syncer/delta")
 		cmd.Env = append(r.env, "GOOS="+goos, "GOARCH="+arch, "CGO_ENABLED=0")
 		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 		if err := cmd.Run(); err != nil {
