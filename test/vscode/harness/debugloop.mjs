@@ -144,7 +144,7 @@ export async function debugLoop(m, step, { dir, settings, readme = () => ({}) })
 		await wb.openFile('main_test.go');
 		await d.toggle(wb.lineOf('main_test.go', 't.Log'));
 		await wb.page.locator('.codelens-decoration a', { hasText: 'Debug test in environment' }).first().click();
-		await d.stopped('main.TestTwice', wb.lineOf('main_test.go', 't.Log'));
+		await d.stopped('greeter.TestTwice', wb.lineOf('main_test.go', 't.Log'));
 		await d.value('twice', 42);
 		await wb.shot('test');
 		await d.press('continue');
