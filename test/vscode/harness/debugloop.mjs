@@ -139,6 +139,18 @@ export async function debugLoop(m, step, { dir, settings, readme = () => ({}) })
 		await d.ended();
 		await f.state(/greeter: live/);
 	});
+	await step('the lens above a test debugs it beside the service', async () => {
+		const before = await now();
+		await wb.openFile('main_test.go');
+		await d.toggle(wb.lineOf('main_test.go', 't.Log'));
+		await wb.page.locator('.codelens-decoration a', { hasText: 'Debug test in environment' }).first().click();
+		await d.stopped('greeter.TestTwice', wb.lineOf('main_test.go', 't.Log'));
+		await d.value('twice', 42);
+		await wb.shot('test');
+		await d.press('continue');
+		await d.ended(); // with the test
+		assert.deepEqual(await now(), before);
+	});
 	await step('the environment stops as always', async () => {
 		await f.command('Stop');
 		await f.state('Fairlead: run');

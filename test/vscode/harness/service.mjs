@@ -75,6 +75,17 @@ func answer(w http.ResponseWriter, r *http.Request) {
 }
 `;
 
+/** aTest is a main_test.go beside it. */
+export const aTest = `package main
+
+import "testing"
+
+func TestTwice(t *testing.T) {
+	twice := 2 * 21
+	t.Log(twice)
+}
+`;
+
 /** writeService makes the folder of a service that listens on port, as a git repository with one commit. */
 export function writeService(dir, { port, name = 'greeter', yaml, files = {} } = {}) {
 	fs.mkdirSync(dir, { recursive: true });
