@@ -47,6 +47,16 @@ func (b *builds) builderFor(ctx context.Context, t api.Target) (*build.Builder, 
 	return nb, nil
 }
 
+// goVersion is that of the go command; empty until something has been built.
+func (b *builds) goVersion() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.builder == nil {
+		return ""
+	}
+	return b.builder.GoVersion()
+}
+
 // configure changes how builds are made from the next one on.
 func (b *builds) configure(cfg build.Config) {
 	b.mu.Lock()

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -64,6 +66,9 @@ func (s *Session) Debug(by, onSave string) (*Claim, error) {
 	d.claim = c
 	rebuild := !d.symbols || d.proc.Digest != "" && !d.digests[d.proc.Digest]
 	d.symbols = true
+	if note := unknownGo(s.builds.goVersion()); note != "" {
+		c.tell(api.DebugEvent{Note: note})
+	}
 	switch {
 	case !rebuild:
 		d.tellProcess()
@@ -76,6 +81,32 @@ func (s *Session) Debug(by, onSave string) (*Claim, error) {
 		s.loop.Changed(syncer.Change{Build: true, Saved: time.Now()})
 	}
 	return c, nil
+}
+
+// The versions of Go whose executables the pod's debugger knows (Delve 1.27.2, pkg/goversion): others are debugged, too,
+// and what is shown of them may be wrong.
+const (
+	debuggerGoMin = 25 // go1.25
+	debuggerGoMax = 27
+)
+
+// unknownGo says so where an executable's Go, such as "go1.26.8", is older or newer than the debugger knows.
+func unknownGo(version string) string {
+	rest, ok := strings.CutPrefix(version, "go1.")
+	if !ok {
+		return ""
+	}
+	digits, _, _ := strings.Cut(rest, ".")
+	n, err := strconv.Atoi(strings.SplitN(digits, "rc", 2)[0])
+	switch {
+	case err != nil:
+		return ""
+	case n > debuggerGoMax:
+		return fmt.Sprintf("%s is newer than the debugger knows (go1.%d): what it shows may be wrong; a newer Fairlead may know it", version, debuggerGoMax)
+	case n < debuggerGoMin:
+		return fmt.Sprintf("%s is older than the debugger knows (go1.%d): what it shows may be wrong; a newer Go is debugged better", version, debuggerGoMin)
+	}
+	return ""
 }
 
 // tell never blocks: a front end that reads nothing loses its session.

@@ -3,9 +3,11 @@ package server
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 
+	"github.com/go-delve/delve/pkg/goversion"
 	"github.com/google/go-cmp/cmp"
 
 	"fairlead.dev/api"
@@ -220,5 +222,17 @@ func TestDebugSlowFrontEnd(t *testing.T) {
 	}
 	if n != debugQueue {
 		t.Errorf("%d events", n)
+	}
+}
+
+// The versions that the debugger knows are Delve's own; others are told.
+func TestDebuggerGo(t *testing.T) {
+	if goversion.MinSupportedVersionOfGoMinor != debuggerGoMin || goversion.MaxSupportedVersionOfGoMinor != debuggerGoMax {
+		t.Errorf("Delve knows go1.%d to go1.%d", goversion.MinSupportedVersionOfGoMinor, goversion.MaxSupportedVersionOfGoMinor)
+	}
+	for v, want := range map[string]string{"go1.26.8": "", "go1.25": "", "go1.27rc1": "", "go1.28.1": "newer", "go1.24.3": "older", "devel": "", "": ""} {
+		if got := unknownGo(v); want == "" && got != "" || !strings.Contains(got, want) {
+			t.Errorf("%s: %q, want %q", v, got, want)
+		}
 	}
 }

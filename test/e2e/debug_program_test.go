@@ -130,9 +130,14 @@ func TestDebugCore(t *testing.T) {
 				t.Errorf("fairlead debug does not say %q:\n%s", want, out)
 			}
 		}
+		stripped := filepath.Join(t.TempDir(), "stripped")
+		goBuild(t, filepath.Dir(source), stripped, "-ldflags=-s -w")
+		if s := p.m.fairlead(t, p.m.root, "debug", "--core", core, "--exe", stripped); s.code != 1 || !strings.Contains(s.stderr, "has no symbols") || !strings.Contains(s.stderr, "fairlead: hint:") {
+			t.Errorf("without symbols: exit %d\n%s", s.code, s.stderr)
+		}
 		other := filepath.Join(t.TempDir(), "other")
 		goBuild(t, filepath.Dir(source), other, "-gcflags=-N -l", "-tags=other", "-ldflags=-X main.x=y")
-		if s := p.m.fairlead(t, p.m.root, "debug", "--core", core, "--exe", other); flags == nil && (s.code != 1 || !strings.Contains(s.stderr, "not of this executable") || !strings.Contains(s.stderr, "fairlead: hint:")) {
+		if s := p.m.fairlead(t, p.m.root, "debug", "--core", core, "--exe", other); s.code != 1 || !strings.Contains(s.stderr, "not of this executable") || !strings.Contains(s.stderr, "fairlead: hint:") {
 			t.Errorf("another build: exit %d\n%s", s.code, s.stderr)
 		}
 	}
