@@ -429,6 +429,9 @@ func (r *rec) normal(msg daptest.Message) string {
 	}
 	delete(v, "seq")
 	delete(v, "request_seq")
+	if b, ok := v["body"].(map[string]any); ok && v["event"] == "stopped" && b["reason"] == "pause" {
+		delete(b, "threadId") // where it is paused in no goroutine Delve names none
+	}
 	var walk func(parent, key string, v any) any
 	walk = func(parent, key string, v any) any {
 		switch v := v.(type) {

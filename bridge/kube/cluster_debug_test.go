@@ -39,6 +39,9 @@ var buildPod = sync.OnceValues(func() ([]byte, error) {
 func TestClusterDebug(t *testing.T) {
 	r := realCluster(t)
 	r.newNamespace(t, "restricted")
+	if _, err := buildPod(); err != nil { // before anything has a deadline
+		t.Fatal(err)
+	}
 	r.options.Payload = func(arch string) ([]byte, error) {
 		if arch != runtime.GOARCH {
 			return nil, errors.ErrUnsupported
