@@ -151,14 +151,11 @@ func TestDebugJSONRPC(t *testing.T) {
 	eventually(t, "a DAP session", func() error {
 		d = &debugger{Client: daptest.New(t, dial())}
 		d.Must("initialize", daptest.Initialize())
-		if m := d.Send("attach", daptest.M{}); m == nil {
-			return fmt.Errorf("no answer")
+		if m := p.attach(t, d, s).Wait(); !m.Success {
+			return fmt.Errorf("%s", m.Raw)
 		}
 		return nil
 	})
-	d.Event("initialized")
-	d.Must("setBreakpoints", daptest.Lines(s.file, s.line))
-	d.Must("configurationDone", nil)
 	answer := asks(url)
 	d.hit(t, s)
 	if got, err := answer(); got != "v2" || err != nil {

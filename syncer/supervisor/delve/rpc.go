@@ -42,8 +42,7 @@ type rpcResponse struct {
 
 // rpcSession serves Delve's JSON-RPC. It is our own because Delve's needs net/rpc, 414 KB of what a pod is sent. Requests are
 // done in order, each after the one before has been answered; a command, once it has made the process go on, is waited
-// for beside that. What must be heard while the process runs (halt, state, events, detach), or has nothing to do with that
-// (version),
+// for beside that. What must be heard while the process runs (halt, state, events, detach), or does not mind (version),
 // waits for nobody.
 //
 // Its goroutines: the reader, which serve is; one that does what is in the queue; one for each command and each request
