@@ -15,7 +15,7 @@ import (
 )
 
 // ServeRPC serves a client of Delve's own JSON-RPC, which GoLand's Go Remote is, until it leaves: the debugger of the only
-// service that runs, byte for byte. This protocol names processes and breakpoints by what Delve gives them, so that it ends
+// service that runs. This protocol names processes and breakpoints by what Delve gives them, so that it ends
 // with the process: the client connects again to the next one. Its error, which the client has been told where it came
 // before the debugger, is for a person.
 //
@@ -93,14 +93,74 @@ func (h *Host) serveRPC(ctx context.Context, conn io.ReadWriteCloser, r *bufio.R
 			}
 		}
 	})
+	w := rpcWatch{tell: func(stopped bool) { sess.Do(api.DebugCommand{Stopped: &stopped}) }}
 	wg.Go(func() {
 		defer end()
-		io.Copy(stream, r)
+		relay(stream, r, w.request)
 	})
-	io.Copy(conn, stream)
+	relay(conn, stream, w.response)
 	end()
 	sess.Close() // which ends the first
 	return nil
+}
+
+// relay hands JSON on as it is, a value at a time, and shows it. What is no JSON is the other side's to refuse.
+func relay(to io.Writer, from io.Reader, show func([]byte)) {
+	dec := json.NewDecoder(from)
+	for {
+		var m json.RawMessage
+		if err := dec.Decode(&m); err != nil {
+			io.Copy(to, io.MultiReader(dec.Buffered(), from))
+			return
+		}
+		show(m)
+		if _, err := to.Write(append(m, '\n')); err != nil {
+			return
+		}
+	}
+}
+
+// rpcWatch sees whether the process stands, which is what a save has to know. Delve answers with a state what makes the
+// process go on, once it stands again, and whoever asks.
+type rpcWatch struct {
+	mu      sync.Mutex
+	stopped bool
+	tell    func(stopped bool)
+}
+
+func (w *rpcWatch) request(b []byte) {
+	var q struct {
+		Method string
+		Params []struct{ Name string }
+	}
+	if json.Unmarshal(b, &q) != nil || q.Method != "RPCServer.Command" || len(q.Params) == 0 {
+		return
+	}
+	switch q.Params[0].Name {
+	case "halt", "switchThread", "switchGoroutine":
+	default:
+		w.set(false)
+	}
+}
+
+func (w *rpcWatch) response(b []byte) {
+	var a struct {
+		Result struct {
+			State *struct{ Running, Exited bool }
+		}
+	}
+	if json.Unmarshal(b, &a) == nil && a.Result.State != nil {
+		w.set(!a.Result.State.Running && !a.Result.State.Exited)
+	}
+}
+
+func (w *rpcWatch) set(stopped bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.stopped != stopped {
+		w.stopped = stopped
+		w.tell(stopped)
+	}
 }
 
 // firstProcess waits for the process that can be debugged, which may have to be built with symbols first.

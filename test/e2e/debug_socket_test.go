@@ -126,7 +126,15 @@ func TestDebugJSONRPC(t *testing.T) {
 	}
 	breakpoint(c)
 	hit(c)
+	if st, err := c.Halt(); err != nil || st.Running {
+		t.Fatalf("halt: %+v %v", st, err)
+	}
 	s.edit(t, "v2", 3)
+	p.phase(t, api.PhaseWaiting)
+	if st, err := c.GetState(); err != nil || st.Running {
+		t.Errorf("while the save waits: %+v %v", st, err)
+	}
+	c.Continue()
 	eventually(t, "the end of the old process's session", func() error {
 		if _, err := c.GetStateNonBlocking(); err == nil {
 			return fmt.Errorf("it is there")
