@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -29,7 +30,8 @@ belongs to the developer and not to the process: it joins the service's environm
 restarts the service under it, with its breakpoints set. docs/debugging.md has the set-up for each editor.
 
 With --listen it serves one session after another on a socket: unix:/path, or an address of this machine that only this
-user's processes are answered on. The running agent does the same on a socket of its own; fairlead agent status names it.`,
+user's processes are answered on. There Delve's JSON-RPC is spoken too, with who begins in it: GoLand's Go Remote, which
+debugs the only service that runs. The running agent does the same on a socket of its own; fairlead agent status names it.`,
 		Example: `  fairlead dap
   fairlead dap --listen unix:/run/user/1000/fairlead-dap.sock
   fairlead dap --listen 127.0.0.1:2345`,
@@ -98,12 +100,41 @@ func acceptDAP(ctx context.Context, ln net.Listener, f folders, log *slog.Logger
 		}
 		wg.Go(func() {
 			defer conn.Close()
-			if err := serveDAP(ctx, conn, f, log); err != nil && ctx.Err() == nil {
+			if err := serveDebugger(ctx, conn, f, log); err != nil && ctx.Err() == nil {
 				log.Warn("a debug session ended", "err", err)
 			}
 		})
 	}
 }
+
+// serveDebugger is one debug session in the protocol that its first byte is of: '{' is Delve's JSON-RPC, and "Content-Length"
+// begins the Debug Adapter Protocol.
+func serveDebugger(ctx context.Context, conn net.Conn, f folders, log *slog.Logger) error {
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	r := bufio.NewReader(conn)
+	first, err := r.Peek(1)
+	if err != nil {
+		return nil // a client that only looked whether somebody is there
+	}
+	p := peeked{conn, r}
+	if first[0] != '{' {
+		return serveDAP(ctx, p, f, log)
+	}
+	h, err := dapHost(f, log)
+	if err != nil {
+		return err
+	}
+	return h.ServeRPC(ctx, p)
+}
+
+// peeked is a connection whose first bytes have been looked at.
+type peeked struct {
+	net.Conn
+	r *bufio.Reader
+}
+
+func (p peeked) Read(b []byte) (int, error) { return p.r.Read(b) }
 
 // listenDAP opens a socket that only this user's processes are answered on: who speaks to a debugger runs what they like.
 func listenDAP(addr string) (net.Listener, error) {

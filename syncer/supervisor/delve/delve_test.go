@@ -4,10 +4,12 @@ package delve
 
 import (
 	"bufio"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -27,6 +29,13 @@ func main() {
 `
 
 func TestMain(m *testing.M) {
+	if pid, err := strconv.Atoi(os.Getenv("DELVE_TEST_HOLD")); err == nil {
+		if err := Hold(os.NewFile(3, "dap"), pid); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	if os.Getenv("DELVE_TEST_CHILD") == "1" { // the session's own process
 		if err := Serve(os.NewFile(3, "dap")); err != nil {
 			os.Exit(1)

@@ -1,6 +1,7 @@
 package delve
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -178,11 +179,14 @@ func (h *holder) state() string {
 // session is one front end's time with the process.
 type session struct {
 	net.Conn
+	r          *bufio.Reader
 	was        string
 	done       chan struct{}
 	configured atomic.Bool   // it has been told to go on from where it was found
 	terminated chan struct{} // gets a value when the end of the process has been told
 }
+
+func (s *session) Read(b []byte) (int, error) { return s.r.Read(b) }
 
 // Write looks at what goes by.
 func (s *session) Write(b []byte) (int, error) {
@@ -201,17 +205,26 @@ func (s *session) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// serve speaks the Debug Adapter Protocol on a connection, beside this.
+// serve speaks, beside this, what the first byte on a connection is of: the Debug Adapter Protocol, whose messages begin
+// with "Content-Length", or Delve's JSON-RPC.
 func (h *holder) serve(conn net.Conn) *session {
-	s := &session{Conn: conn, was: h.state(), done: make(chan struct{}), terminated: make(chan struct{}, 1)}
-	d := dap.NewSession(s, &dap.Config{StopTriggered: h.stop, Config: &service.Config{
-		AcceptMulti: true, // the end of a session is not the end of the debugger
-		Listener:    nowhere{},
-		Debugger:    debugger.Config{AttachPid: h.pid, Backend: "default"},
-	}}, h.dbg)
+	s := &session{Conn: conn, r: bufio.NewReader(conn), was: h.state(), done: make(chan struct{}), terminated: make(chan struct{}, 1)}
 	go func() {
 		defer close(s.done)
-		d.ServeDAPCodec()
+		first, err := s.r.Peek(1)
+		if err != nil {
+			conn.Close()
+			return
+		}
+		if first[0] == '{' {
+			s.serveRPC(h.dbg, h.pid)
+			return
+		}
+		dap.NewSession(s, &dap.Config{StopTriggered: h.stop, Config: &service.Config{
+			AcceptMulti: true, // the end of a session is not the end of the debugger
+			Listener:    nowhere{},
+			Debugger:    debugger.Config{AttachPid: h.pid, Backend: "default"},
+		}}, h.dbg).ServeDAPCodec()
 	}()
 	return s
 }
