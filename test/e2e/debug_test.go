@@ -200,10 +200,14 @@ func TestDebugOutlivesRedeploys(t *testing.T) {
 			t.Fatal(m)
 		}
 		url := p.live(t, s)
-		for i := range 11 {
+		saves := 10
+		if p.c != nil {
+			saves = 4
+		}
+		for i := range saves + 1 {
 			saved := time.Now()
 			if i > 0 {
-				p.swapped(t, func() { s.edit(t, fmt.Sprintf("v%d", i), 11-i) })
+				p.swapped(t, func() { s.edit(t, fmt.Sprintf("v%d", i), saves-i) })
 			}
 			answer := asks(url)
 			if v := d.hit(t, s); v != s.version {
