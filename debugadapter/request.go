@@ -164,8 +164,15 @@ func (s *session) begun(begun Begun, err error) {
 	}
 	s.service = begun.Service
 	s.coming, s.absent = true, ""
-	if s.config.NoDebug || !s.configured { // an editor that configures after the answer would wait for it for ever
+	switch {
+	case s.config.NoDebug:
 		s.started()
+	case !s.configured: // it is about to be, or the editor waits for the answer before
+		s.timer(configureLimit, func() {
+			if !s.configured {
+				s.started()
+			}
+		})
 	}
 	s.timer(startLimit, s.started)
 	svc := s.service
@@ -185,8 +192,12 @@ func (s *session) begun(begun Begun, err error) {
 	})
 }
 
-// startLimit bounds how long the answer to launch or attach waits for the first process.
-const startLimit = 10 * time.Second
+const (
+	// startLimit bounds how long the answer to launch or attach waits for the first process.
+	startLimit = 10 * time.Second
+	// configureLimit is how long it waits for an editor that has not sent its breakpoints yet.
+	configureLimit = time.Second
+)
 
 // started answers launch or attach, once: when the first process has its breakpoints, so that who asks it next is sure to
 // hit them, or when it is known that there is none yet.
