@@ -9,7 +9,7 @@ import (
 )
 
 // endured is what a session of many redeploys has used, in its tenth and in its last: descriptors and resident memory of
-// every process that has part in it, Delve's of that redeploy included.
+// every process that lives as long; Delve is another one in each redeploy.
 type endured struct {
 	Mode      string           `json:"mode"`
 	Redeploys int              `json:"redeploys"`
@@ -94,7 +94,7 @@ func endure(n int) (r endured, err error) {
 	}
 }
 
-// uses looks at this bench's processes: the front end, the agent of its socket, the supervisor and Delve below that.
+// uses looks at this bench's processes: the front end, the agent of its socket, the supervisor.
 func uses(dir string, front int) map[string]usage {
 	out := map[string]usage{"fairlead dap": use(front)}
 	pids, _ := filepath.Glob("/proc/[0-9]*")
@@ -111,8 +111,6 @@ func uses(dir string, front int) map[string]usage {
 			out["fairlead agent"] = use(pid)
 		case strings.Contains(args[0], "fairlead-pod") && args[1] == "run":
 			out["supervisor"] = use(pid)
-		case strings.Contains(args[0], "fairlead-pod") && args[1] == "dap":
-			out["delve"] = use(pid)
 		}
 	}
 	return out
