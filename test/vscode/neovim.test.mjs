@@ -27,6 +27,8 @@ onMachine('Neovim in a terminal', 'neovim', async (m, step) => {
 	});
 	await step('a lens runs it', async () => {
 		await type('/^func main\n:lua vim.lsp.codelens.run()\n');
+		await shows(/Type number/); // of several: the first is Run
+		await type('1\n');
 		await f.state(/greeter: live/);
 		await shows(/live/);
 	});
