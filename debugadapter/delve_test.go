@@ -72,7 +72,9 @@ func coreMain(core, function string, args []string) error {
 }
 
 func delveMain(sock string, args []string) error {
-	syscall.Dup2(2, 1) // what the debuggee prints is no test's output
+	if err := syscall.Dup3(2, 1, 0); err != nil { // what the debuggee prints is no test's output
+		return err
+	}
 	ln, err := net.Listen("unix", sock)
 	if err != nil {
 		return err

@@ -9,17 +9,19 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"fairlead.dev/api"
 	"fairlead.dev/bridge"
 	"fairlead.dev/syncer"
 	"fairlead.dev/syncer/build"
+	"fairlead.dev/test/freeport"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 func TestEnvironmentName(t *testing.T) {
@@ -149,12 +151,7 @@ func TestTunnels(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	before, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	had := before.Addr().(*net.TCPAddr).Port
-	before.Close()
+	had, _ := strconv.Atoi(freeport.Get(t))
 	ctx, cancel := context.WithCancel(t.Context())
 	var asked []int
 	tun := newTunnels(map[int]int{80: had, 81: taken.Addr().(*net.TCPAddr).Port}, func(ctx context.Context, port int) (net.Conn, error) {

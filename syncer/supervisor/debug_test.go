@@ -20,6 +20,7 @@ import (
 	"fairlead.dev/api"
 	"fairlead.dev/syncer"
 	"fairlead.dev/syncer/podtest"
+	"fairlead.dev/test/freeport"
 )
 
 // debuggee is a supervisor that runs the debuggee.
@@ -122,22 +123,11 @@ func wantCode(t *testing.T, err error, code string) *api.Problem {
 	return p
 }
 
-func freePort(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	_, port, _ := net.SplitHostPort(ln.Addr().String())
-	return port
-}
-
 // While the next process is made ready the old one serves; it answers what is in its hands, is told to end and speaks its
 // last words; the next one takes its port over.
 func TestDebugSwapServes(t *testing.T) {
 	d := newDebuggee(t, Options{})
-	port := freePort(t)
+	port := freeport.Get(t)
 	m := podtest.Held(1, d.exe, "last-words", "fixed")
 	m.Process.Env = []string{"FIXED_PORT=" + port}
 	m.Process.Grace = 5 * time.Second

@@ -1,13 +1,14 @@
 package e2e
 
 import (
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"fairlead.dev/test/freeport"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -113,12 +114,7 @@ func TestRefusalsOfCluster(t *testing.T) {
 	p := newKube(t)
 	s := newTiny(t, "v1")
 	free := func() string { // a port of this machine that nothing listens on
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		return l.Addr().String()
+		return "127.0.0.1:" + freeport.Get(t)
 	}
 	nobody := p.c.serviceAccount(t, p.ns, "nobody")
 	elsewhere := p.c.rewrite(t, func(c *clientcmdapi.Config) {

@@ -3,12 +3,11 @@ package e2e
 import (
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"testing"
+
+	"fairlead.dev/test/freeport"
 )
 
 // tiny is a service of the standard library alone. Its answer at /version is a constant in version.go, beside it a
@@ -164,14 +163,5 @@ func (p *place) port(t testing.TB) string {
 	if p.c != nil {
 		return "8080"
 	}
-	l, err := net.Listen("tcp", ":0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	_, n, _ := strings.Cut(l.Addr().String(), "]:")
-	if _, err := strconv.Atoi(n); err != nil {
-		t.Fatal(err)
-	}
-	return n
+	return freeport.Get(t)
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"fairlead.dev/test/freeport"
 )
 
 const service = `package main
@@ -85,7 +86,7 @@ func newMachine(t *testing.T) machine {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(home) })
-	m := machine{program: program, dir: filepath.Join(home, "hello"), port: freePort(t)}
+	m := machine{program: program, dir: filepath.Join(home, "hello"), port: freeport.Get(t)}
 	for name, text := range map[string]string{"hello/go.mod": "module example.com/hello\n\ngo 1.24\n", "hello/main.go": strings.Replace(service, "PORT", m.port, 1), "run/x": ""} {
 		p := filepath.Join(home, name)
 		if err := os.MkdirAll(filepath.Dir(p), 0o700); err != nil {
@@ -121,20 +122,6 @@ func (m machine) fairlead(args ...string) (string, error) {
 	cmd.Dir, cmd.Env = m.dir, m.env
 	out, err := cmd.CombinedOutput()
 	return string(out), err
-}
-
-// freePort finds one that the service listens on every time.
-func freePort(t *testing.T) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return port
 }
 
 func exists(path string) bool {

@@ -16,9 +16,6 @@ import (
 	"time"
 )
 
-// platforms are what the agent must build and vet for.
-var platforms = []string{"linux/amd64", "linux/arm64", "darwin/amd64", "darwin/arm64", "windows/amd64", "windows/arm64"}
-
 // slow are the packages that drive real parts; they run one after the other, so that they do not starve each other on
 // a small machine.
 var slow = []string{"fairlead.dev/bridge/kube", "fairlead.dev/test/e2e", "fairlead.dev/test/editor"}
@@ -49,7 +46,7 @@ func main() {
 		{"tests of the cluster module", r.clusterTests},
 		{"tests of the fixture", r.fixture},
 		{"editors", r.editors},
-		{"platforms", r.cross},
+		{"platforms", r.platforms},
 	} {
 		if *only != "" && !slices.Contains(wanted, s.name) {
 			continue
@@ -206,24 +203,3 @@ func (r *runner) value(name string) string {
 }
 
 func (r *runner) fixture() error { return r.goRun("test/fixture/shop", "test", "./...") }
-
-// cross vets the agent for every platform that it is for.
-func (r *runner) cross() error {
-	var errs []error
-	for _, p := range platforms {
-		goos, arch, _ := strings.Cut(p, "/")
-		cmd := exec.Command("go", "vet", "./cmd/fairlead", "./server/...", "./debugadapter/...", "./bridge", "./bridge/local", "./bridge/kube", "./syncer", "./syncer/build", "./syncer/watch", "./syncer/delta")
-		cmd.Env = append(r.env, "GOOS="+goos, "GOARCH="+arch, "CGO_ENABLED=0")
-		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-		if err := cmd.Run(); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", p, err))
-		}
-		cmd = exec.Command("go", "build", "-o", os.DevNull, "./cmd/fairlead")
-		cmd.Env = append(r.env, "GOOS="+goos, "GOARCH="+arch, "CGO_ENABLED=0")
-		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-		if err := cmd.Run(); err != nil {
-			errs = append(errs, fmt.Errorf("build for %s: %w", p, err))
-		}
-	}
-	return errors.Join(errs...)
-}

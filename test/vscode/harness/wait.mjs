@@ -32,13 +32,15 @@ export async function within(what, promise, ms = patience) {
 	}
 }
 
-/** freePort is one that nobody listens on. */
+// What the kernel gives to outgoing connections begins at 32768 (Linux) or 49152 (IANA), and NodePorts at 30000. A port
+// from there that was free a moment ago may be taken by a client before the service listens.
+const [low, high] = [12000, 30000];
+
+/** freePort is one that nobody listens on and no outgoing connection is given. */
 export function freePort() {
 	return new Promise((done, no) => {
-		const s = net.createServer().on('error', no);
-		s.listen(0, '127.0.0.1', () => {
-			const { port } = s.address();
-			s.close(() => done(port));
-		});
+		const s = net.createServer().on('error', (err) => (err.code === 'EADDRINUSE' ? freePort().then(done, no) : no(err)));
+		const port = low + Math.floor(Math.random() * (high - low));
+		s.listen(port, () => s.close(() => done(port)));
 	});
 }
