@@ -44,6 +44,7 @@ var edges = map[string][]string{
 	"test/bench/logs":               {"api", "bridge", "bridge/kube", "bridge/local", "bridge/payload", "server", "server/journal", "syncer/build"},
 	"test/demo":                     {"api"},
 	"test/editor":                   {},
+	"test/freeport":                 {},
 	"test/e2e":                      {"api", "debugadapter/daptest", "server/client"},
 	"test/run":                      {},
 	"cmd/fairlead-pod/without/ebpf": {},

@@ -78,7 +78,7 @@ export async function debugLoop(m, step, { dir, settings, readme = () => ({}) })
 			assert.equal(line(), before + 1);
 			await renewed(old);
 			await hit(n);
-			if (n === saves + 1) await wb.shot('saved', readme('vscode-debug'));
+			await wb.shot(`save-${n - 1}`, n === saves + 1 ? readme('vscode-debug') : {});
 			await goOn(`/ask-${n} says ${n}`);
 			await same();
 		});
@@ -100,12 +100,43 @@ export async function debugLoop(m, step, { dir, settings, readme = () => ({}) })
 		await goOn(`/ask-${saves + 2} says ${saves + 2}`);
 		await same();
 	});
+	let last = saves + 2;
+	await step('a save that waits is swapped in when the service goes on', async () => {
+		await hit(last);
+		const old = await now();
+		await edit(last + 1);
+		await f.choose('When I Continue', /built, waits/);
+		await wb.notification('stands in the debugger').waitFor({ state: 'detached' });
+		assert.deepEqual(await now(), old);
+		await goOn(`/ask-${last} says ${last}`);
+		await renewed(old);
+		last++;
+		await hit(last);
+		await goOn(`/ask-${last} says ${last}`);
+		await same();
+	});
+	await step('and stays out where it was told never, until Restart', async () => {
+		await hit(last);
+		const old = await now();
+		await edit(last + 1);
+		await f.choose('Never While Stopped', /built, waits/);
+		await goOn(`/ask-${last} says ${last}`);
+		await f.state(/built, waits/);
+		await wb.shot('never');
+		assert.deepEqual(await now(), old, 'it was swapped in');
+		await d.press('restart');
+		await renewed(old);
+		last++;
+		await hit(last);
+		await goOn(`/ask-${last} says ${last}`);
+		await same();
+	});
 	await step('Restart is a fresh process of the same code, with the breakpoint', async () => {
 		const old = await now();
 		await d.press('restart');
 		await renewed(old);
-		await hit(saves + 2);
-		await goOn(`/ask-${saves + 2} says ${saves + 2}`);
+		await hit(last);
+		await goOn(`/ask-${last} says ${last}`);
 		await same();
 	});
 	await step('a second click shows the session that there is', async () => {
@@ -122,7 +153,7 @@ export async function debugLoop(m, step, { dir, settings, readme = () => ({}) })
 		await d.ended();
 		await eventually('the adapter is gone', () => adapters().length === 0);
 		await f.state(/greeter: live/);
-		assert.equal(await within('an answer without a stop', ask('after')), `/after says ${saves + 2}`);
+		assert.equal(await within('an answer without a stop', ask('after')), `/after says ${last}`);
 		assert.deepEqual(await now(), before);
 	});
 	await step('F5, without a configuration, attaches to what runs', async () => {
@@ -132,8 +163,8 @@ export async function debugLoop(m, step, { dir, settings, readme = () => ({}) })
 		await d.toolbar.waitFor();
 		await eventually('one adapter', () => adapters().length === 1);
 		await f.lens(/debugged/);
-		await hit(saves + 2);
-		await goOn(`/ask-${saves + 2} says ${saves + 2}`);
+		await hit(last);
+		await goOn(`/ask-${last} says ${last}`);
 		assert.deepEqual(await now(), before);
 		await d.press('stop');
 		await d.ended();

@@ -16,6 +16,14 @@ export class Fairlead {
 		await this.status.locator('a').click();
 	}
 
+	/** choose clicks on the status bar once it says so, and takes what the menu offers. */
+	async choose(what, state) {
+		await this.state(state);
+		await this.status.locator('a').click();
+		await this.wb.quick.locator('.monaco-list-row', { hasText: what }).first().click();
+		await this.wb.quick.waitFor({ state: 'hidden' });
+	}
+
 	/** lens waits for a lens above func main; VS Code asks for new ones a while after it was told of a change. */
 	lens(text) { return this.wb.page.locator('.codelens-decoration', { hasText: text }).first().waitFor(); }
 
