@@ -4,12 +4,12 @@ import (
 	"context"
 	"fmt"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
 
 	"fairlead.dev/api"
+	"fairlead.dev/bridge/kube/dependency"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -52,7 +52,7 @@ func process(ctx context.Context, tc *corev1.Container, image func(context.Conte
 	var unknown []string
 	for i := range line {
 		var u []string
-		line[i], u = expand(line[i], vars)
+		line[i], u = dependency.Expand(line[i], vars)
 		unknown = append(unknown, u...)
 	}
 	line = withoutInit(line)
@@ -146,7 +146,7 @@ func literals(env []corev1.EnvVar) map[string]string {
 			delete(vars, e.Name)
 			continue
 		}
-		v, unknown := expand(e.Value, vars)
+		v, unknown := dependency.Expand(e.Value, vars)
 		if len(unknown) > 0 {
 			// It may be one that is set from elsewhere; a half-known value helps nobody.
 			delete(vars, e.Name)
@@ -155,23 +155,4 @@ func literals(env []corev1.EnvVar) map[string]string {
 		vars[e.Name] = v
 	}
 	return vars
-}
-
-var reference = regexp.MustCompile(`\$(?:\$|\(([^)]*)\))`)
-
-// expand replaces each $(NAME) by its value as Kubernetes does: $$ is a dollar that starts no reference, and a name
-// that is not known stays as it is (and is returned).
-func expand(s string, vars map[string]string) (out string, unknown []string) {
-	out = reference.ReplaceAllStringFunc(s, func(m string) string {
-		if m == "$$" {
-			return "$"
-		}
-		name := m[2 : len(m)-1]
-		if v, ok := vars[name]; ok {
-			return v
-		}
-		unknown = append(unknown, m)
-		return m
-	})
-	return out, unknown
 }

@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"fairlead.dev/api"
+	"fairlead.dev/bridge/kube/dependency"
 
 	"github.com/google/go-cmp/cmp"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -159,7 +160,7 @@ func FuzzExpand(f *testing.F) {
 		if !utf8.ValidString(s) {
 			t.Skip("Kubernetes' JSON has no such string")
 		}
-		got, unknown := expand(s, vars)
+		got, unknown := dependency.Expand(s, vars)
 		if want := kubernetesExpand(s, vars); got != want {
 			t.Errorf("expand(%q) = %q, Kubernetes makes %q", s, got, want)
 		}

@@ -8,11 +8,11 @@ import (
 	"path"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"fairlead.dev/api"
 	"fairlead.dev/bridge"
+	"fairlead.dev/bridge/kube/dependency"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -102,44 +102,9 @@ func (b blueprint) mainContainer() string {
 // fromTemplate copies the staging pod, less what ties it to its own replicas.
 func (b blueprint) fromTemplate(pod *corev1.PodTemplateSpec) (notes []string) {
 	src := b.template.Spec.Template.DeepCopy()
-	for k, v := range src.Annotations {
-		// A restart of staging is none of ours, and a scraped development pod would spoil staging's figures.
-		if k == "kubectl.kubernetes.io/restartedAt" || strings.HasPrefix(k, "prometheus.io/") || strings.HasPrefix(k, prefix) {
-			continue
-		}
-		if pod.Annotations == nil {
-			pod.Annotations = map[string]string{}
-		}
-		pod.Annotations[k] = v
-	}
-	pod.Spec = src.Spec
+	notes = dependency.Detach(src)
+	pod.Annotations, pod.Spec = src.Annotations, src.Spec
 	s := &pod.Spec
-	s.NodeName = ""
-	// These spread staging's replicas over nodes; with them our one pod might fit on none.
-	s.TopologySpreadConstraints = nil
-	if s.Affinity != nil {
-		s.Affinity.PodAntiAffinity = nil
-	}
-	if s.HostNetwork {
-		s.HostNetwork = false // its ports on the node are taken by staging
-		notes = append(notes, "the staging pod uses the node's network; the environment's has its own")
-	}
-	each := func(cs []corev1.Container) {
-		for i := range cs {
-			c := &cs[i]
-			for j := range c.Ports {
-				c.Ports[j].HostPort, c.Ports[j].HostIP = 0, ""
-			}
-			// Server-side apply refuses what the API server itself only warns of.
-			c.Ports = lastOf(c.Ports, func(p corev1.ContainerPort) string {
-				return strconv.Itoa(int(p.ContainerPort)) + "/" + string(p.Protocol)
-			})
-			c.Env = lastOf(c.Env, func(e corev1.EnvVar) string { return e.Name })
-		}
-	}
-	each(s.InitContainers)
-	each(s.Containers)
-	s.ImagePullSecrets = lastOf(s.ImagePullSecrets, func(r corev1.LocalObjectReference) string { return r.Name })
 	c := container(s, b.container)
 	c.Lifecycle = nil
 	c.Stdin, c.StdinOnce, c.TTY = false, false, false
@@ -147,20 +112,6 @@ func (b blueprint) fromTemplate(pod *corev1.PodTemplateSpec) (notes []string) {
 		notes = append(notes, "not carried over from the staging Deployment: "+l)
 	}
 	return notes
-}
-
-// lastOf drops all but the last entry of each key, which is the one that counts.
-func lastOf[T any](in []T, key func(T) string) []T {
-	seen := map[string]bool{}
-	var out []T
-	for _, v := range slices.Backward(in) {
-		if !seen[key(v)] {
-			seen[key(v)] = true
-			out = append(out, v)
-		}
-	}
-	slices.Reverse(out)
-	return out
 }
 
 // fromNothing is the pod of a service that has no staging Deployment: it passes Pod Security "restricted".
