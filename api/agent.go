@@ -34,6 +34,9 @@ type RunRequest struct {
 	Context    string `json:"context,omitempty"`
 	Namespace  string `json:"namespace,omitempty"`
 	Registry   string `json:"registry,omitempty"`
+	// Fresh and Shared name dependencies; what is named in neither is left to the settings.
+	Fresh  []string `json:"fresh,omitempty"`
+	Shared []string `json:"shared,omitempty"`
 	// Env is the front end's environment, as KEY=VALUE: what builds and local services see, whoever started the agent.
 	Env []string `json:"env,omitempty"`
 	// ServiceEnv is added to the service's environment, as KEY=VALUE.

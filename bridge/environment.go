@@ -20,6 +20,8 @@ type Spec struct {
 	Version string // of the agent; the pod's side must have the same
 	// Trees are the synced folders: name to the absolute path in the pod.
 	Trees map[string]string
+	// Dependencies are the wishes of the settings, by name. What is not named is found, and shared.
+	Dependencies map[string]api.DependencyWish
 	// Keep leaves the environment running when the agent goes (local; on Kubernetes it always stays).
 	Keep bool
 }

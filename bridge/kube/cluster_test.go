@@ -350,7 +350,7 @@ func TestClusterLostPod(t *testing.T) {
 	if _, err := r.kube.AppsV1().Deployments(ns).UpdateScale(t.Context(), spec.Name, scale, metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.c.podsGone(t.Context(), ns, spec.Name, func(string) {}); err != nil {
+	if err := r.c.podsGone(t.Context(), ns, labelEnvironment+"="+spec.Name, func(string) {}); err != nil {
 		t.Fatal(err)
 	}
 	_, err = e.Dial(t.Context())

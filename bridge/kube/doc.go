@@ -7,6 +7,10 @@
 // service's container runs fairlead-pod, which an init container copied into an emptyDir; and its probes go through
 // fairlead-pod. Nothing that does not carry our labels is ever changed or deleted.
 //
+// Its dependencies are found by package dependency. Of those that are wanted fresh it has copies, which the Deployment
+// owns: first Services, for their addresses, which the pods' hosts files have under the originals' names; then claims and
+// workloads. To be killed between any two steps leaves what the next Open completes, or the Deployment's deletion takes.
+//
 // It must not know what is said over a dialled stream (bridge), what is built or shipped (syncer), nor who asks (server,
 // cmd). No other package imports k8s.io or go-containerregistry.
 //
@@ -31,12 +35,16 @@ const (
 	annVersion  = prefix + "version" // of the agent that last changed it
 	annTemplate = prefix + "template"
 	annPayload  = prefix + "payload" // digest of what the supervisor's image was made of
+	annFresh    = prefix + "fresh"   // names of the dependencies that it has copies of
 	annShape    = prefix + "shape"   // digest of the Deployment's spec as we wrote it; on the pod too
 
 	// Annotations of a namespace that we made. annMadeUID holds the namespace's own UID: a copy of the namespace
 	// (a backup that was restored, a manifest that was exported) carries the annotation but not the UID.
 	annMadeFor = prefix + "made-for"
 	annMadeUID = prefix + "made-uid"
+
+	// shapeAnchor is the shape of a Deployment that has no pod yet and owns the copies of dependencies.
+	shapeAnchor = "anchor"
 
 	fieldManager = "fairlead"
 

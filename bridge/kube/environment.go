@@ -7,6 +7,7 @@ import (
 
 	"fairlead.dev/api"
 	"fairlead.dev/bridge"
+	"fairlead.dev/bridge/kube/dependency"
 
 	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -27,6 +28,7 @@ type Environment struct {
 	secret    string
 	target    api.Target
 	process   api.Process
+	wishes    map[string]api.DependencyWish // as it was opened
 
 	mu    sync.Mutex
 	info  api.Environment
@@ -90,10 +92,16 @@ func (e *Environment) Process() api.Process { return e.process }
 // Close lets go of the environment, which stays as it is.
 func (e *Environment) Close() error { return nil }
 
-// Delete removes the Deployment, its pod, the Secret and, if we made it and it is empty, the namespace, and waits until
+// Delete removes the Deployment, its pod, the copies of dependencies, the Secret and, if we made it and it is empty, the namespace, and waits until
 // they are gone. It touches nothing that the environment did not make.
 func (e *Environment) Delete(ctx context.Context) error {
 	tell := e.opts.Progress
+	// Listed before the Deployment goes, and removed by name after it: the garbage collector does the same in its own time,
+	// and what it has already taken is gone.
+	copies, err := e.c.owned(ctx, dependency.Environment{Name: e.name, Namespace: e.namespace, UID: e.uid})
+	if err != nil {
+		return err
+	}
 	d, err := e.c.kube.AppsV1().Deployments(e.namespace).Get(ctx, e.name, metav1.GetOptions{})
 	switch {
 	case isNotFound(err):
@@ -113,11 +121,19 @@ func (e *Environment) Delete(ctx context.Context) error {
 	if err := e.deleteSecret(ctx); err != nil {
 		return err
 	}
+	if err := e.c.removeOwned(ctx, copies, tell); err != nil {
+		return err
+	}
 	if err := e.c.deploymentGone(ctx, e.namespace, e.name, e.uid, tell); err != nil {
 		return err
 	}
-	if err := e.c.podsGone(ctx, e.namespace, e.name, tell); err != nil {
+	if err := e.c.podsGone(ctx, e.namespace, labelEnvironment+"="+e.name, tell); err != nil {
 		return err
+	}
+	if len(copies) > 0 {
+		if err := e.c.podsGone(ctx, e.namespace, dependency.LabelOf+"="+e.name, tell); err != nil {
+			return err
+		}
 	}
 	kept, err := e.c.deleteNamespace(ctx, e.namespace, e.name, tell)
 	if kept != "" {
@@ -148,10 +164,10 @@ func (c *client) deploymentGone(ctx context.Context, ns, name string, uid types.
 		func() { tell("waiting for the pod to end") })
 }
 
-// podsGone waits until no pod of an environment is left, those included that lost their Deployment.
-func (c *client) podsGone(ctx context.Context, ns, name string, tell func(string)) error {
+// podsGone waits until no pod with a label is left, those included that lost their Deployment.
+func (c *client) podsGone(ctx context.Context, ns, label string, tell func(string)) error {
 	act := "wait for the environment's pod to be gone"
-	sel := metav1.ListOptions{LabelSelector: labelEnvironment + "=" + name}
+	sel := metav1.ListOptions{LabelSelector: label}
 	for {
 		l, err := c.kube.CoreV1().Pods(ns).List(ctx, sel)
 		if err != nil {

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"fairlead.dev/api"
+	"fairlead.dev/bridge/kube/dependency"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -127,7 +128,7 @@ func (c *client) deleteNamespace(ctx context.Context, ns, environment string, te
 
 // others names something in a namespace that the environment did not bring; "" when there is nothing.
 func (c *client) others(ctx context.Context, ns, environment string) (string, error) {
-	theirs := metav1.ListOptions{LabelSelector: labelEnvironment + "!=" + environment, Limit: 2}
+	theirs := metav1.ListOptions{LabelSelector: labelEnvironment + "!=" + environment + "," + dependency.LabelOf + "!=" + environment, Limit: 2}
 	core, apps := c.kube.CoreV1(), c.kube.AppsV1()
 	lists := []struct {
 		kind string

@@ -56,6 +56,7 @@ type survey struct {
 	template  *appsv1.Deployment
 	container string // of the template
 	missing   []denial
+	around    *landscape // what the service depends on
 
 	payload  *payload
 	registry *registry
@@ -69,6 +70,10 @@ type opening struct {
 	c    *client
 	o    Options
 	spec bridge.Spec
+	// anchor is a Deployment that was made without a pod, to own copies whose addresses its pod is to know.
+	anchor *appsv1.Deployment
+
+	mu   sync.Mutex
 	undo []func(context.Context) error // newest last
 }
 
@@ -78,6 +83,15 @@ func (c *client) open(ctx context.Context, spec bridge.Spec, o Options) (env *En
 		return nil, err
 	}
 	op := &opening{survey: s, c: c, o: o, spec: spec}
+	for _, l := range s.around.lost {
+		o.Progress(l)
+	}
+	if err := op.checkWishes(ctx); err != nil {
+		return nil, err
+	}
+	if s.around.err != nil {
+		o.Progress("dependencies were not looked for: " + oneLine(s.around.err.Error()))
+	}
 	// How the service is started may take a look at its image; that goes on while the pod starts.
 	type started struct {
 		process api.Process
@@ -110,7 +124,7 @@ func (c *client) open(ctx context.Context, spec bridge.Spec, o Options) (env *En
 func (c *client) survey(ctx context.Context, spec bridge.Spec, o Options) (*survey, error) {
 	ctx, cancel := context.WithTimeout(ctx, contactLimit)
 	defer cancel()
-	s := &survey{}
+	s := &survey{around: &landscape{}}
 	var wg sync.WaitGroup
 	var placeErr, nsErr, existingErr, templateErr, payloadErr, imageErr error
 	known := make(chan struct{}) // existing has been asked for
@@ -127,7 +141,19 @@ func (c *client) survey(ctx context.Context, spec bridge.Spec, o Options) (*surv
 			defer close(known)
 			s.existing, existingErr = c.deployment(ctx, s.namespace, spec.Name)
 		})
-		wg.Go(func() { s.template, templateErr = c.deployment(ctx, s.namespace, template) })
+		staged := make(chan struct{})
+		wg.Go(func() {
+			defer close(staged)
+			s.template, templateErr = c.deployment(ctx, s.namespace, template)
+		})
+		wg.Go(func() {
+			s.around = c.landscape(ctx, s.namespace, func() *appsv1.Deployment {
+				if <-staged; s.template == nil || s.template.Labels[labelEnvironment] != "" {
+					return nil
+				}
+				return s.template
+			}, spec)
+		})
 		wg.Go(func() {
 			s.ns, nsErr = c.kube.CoreV1().Namespaces().Get(ctx, s.namespace, metav1.GetOptions{})
 			if s.nsMissing = isNotFound(nsErr); s.nsMissing || nsErr != nil {
@@ -281,6 +307,10 @@ func (op *opening) attempt(ctx context.Context) (*Environment, error) {
 	}
 	bp := blueprint{spec: op.spec, namespace: op.namespace, template: op.template, container: op.container, image: op.image,
 		base: op.o.Image, payload: op.payload.digest, created: created}
+	cp, err := op.copies(ctx, &bp)
+	if err != nil {
+		return nil, err
+	}
 	d, notes := bp.deployment()
 	same := op.existing != nil && op.existing.Annotations[annShape] == d.Annotations[annShape] &&
 		op.existing.Spec.Replicas != nil && *op.existing.Spec.Replicas == 1
@@ -295,6 +325,10 @@ func (op *opening) attempt(ctx context.Context) (*Environment, error) {
 	if same {
 		if pods, err := op.c.kube.CoreV1().Pods(op.namespace).List(ctx, metav1.ListOptions{LabelSelector: labelEnvironment + "=" + op.spec.Name}); err == nil {
 			if v := assess(op.existing, pods.Items, w); v.pod != nil {
+				if err := cp.finish(ctx); err != nil {
+					return nil, err
+				}
+				op.tidy(ctx, cp)
 				return op.environment(ctx, op.existing, v.pod)
 			}
 		}
@@ -310,11 +344,76 @@ func (op *opening) attempt(ctx context.Context) (*Environment, error) {
 	if err != nil {
 		return nil, err
 	}
-	pod, err := op.c.pod(ctx, w)
+	// The copies get ready while the pod starts. One that never can ends the wait for the pod, and the other way round.
+	wctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	ready := make(chan error, 1)
+	go func() {
+		err := cp.finish(wctx)
+		if err != nil {
+			stop(err)
+		}
+		ready <- err
+	}()
+	pod, err := op.c.pod(wctx, w)
 	if err != nil {
+		cause := context.Cause(wctx)
+		stop(err)
+		<-ready
+		if cause != nil && ctx.Err() == nil {
+			return nil, cause
+		}
 		return nil, op.c.withLines(ctx, w, err)
 	}
+	if err := <-ready; err != nil {
+		return nil, err
+	}
+	op.tidy(ctx, cp)
 	return op.environment(ctx, made, pod)
+}
+
+// copies makes what is to be fresh, and tells the blueprint where it is. Without any it does nothing.
+func (op *opening) copies(ctx context.Context, bp *blueprint) (*copying, error) {
+	if len(op.around.fresh()) == 0 && (op.existing == nil || !op.around.copied(op.spec.Name)) {
+		return &copying{op: op}, nil
+	}
+	owner := op.existing
+	if owner == nil {
+		if len(op.missing) > 0 {
+			return nil, together(op.missing)
+		}
+		if err := op.prepare(ctx); err != nil {
+			return nil, err
+		}
+		d, _ := bp.deployment()
+		d.Spec.Replicas = new(int32(0))
+		d.Annotations[annShape] = shapeAnchor
+		var err error
+		if owner, err = op.apply(ctx, d); err != nil {
+			return nil, err
+		}
+		op.anchor = owner
+	}
+	cp, err := op.startCopies(ctx, owner)
+	if err != nil {
+		return nil, err
+	}
+	if err := cp.workloads(ctx); err != nil {
+		return nil, err
+	}
+	bp.fresh, bp.aliases = cp.names(), cp.aliases
+	return cp, nil
+}
+
+// tidy removes copies that are no longer wanted, now that no pod looks for them. What is left then is still known by its
+// Services, and the next Open or the environment's deletion takes it.
+func (op *opening) tidy(ctx context.Context, cp *copying) {
+	if cp.env.UID == "" || !op.around.copied(op.spec.Name) {
+		return
+	}
+	if err := op.c.discard(ctx, cp.env, cp.wanted, op.o.Progress); err != nil {
+		op.o.Progress("a copy that is no longer wanted is left: " + oneLine(err.Error()))
+	}
 }
 
 // prepare brings about what the Deployment needs: its namespace, and the image in the registry.
@@ -328,7 +427,7 @@ func (op *opening) prepare(ctx context.Context) error {
 			n, err := op.c.makeNamespace(ctx, op.namespace, op.spec.Name)
 			nsErr = err
 			if n != nil {
-				op.undo = append(op.undo, func(ctx context.Context) error {
+				op.undoLater(func(ctx context.Context) error {
 					return op.c.kube.CoreV1().Namespaces().Delete(ctx, n.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &n.UID}})
 				})
 			}
@@ -353,29 +452,9 @@ func (op *opening) prepare(ctx context.Context) error {
 func (op *opening) put(ctx context.Context, d *appsv1.Deployment, same bool) (*appsv1.Deployment, error) {
 	made := op.existing
 	if !same {
-		ac, err := applied(d)
-		if err != nil {
+		var err error
+		if made, err = op.apply(ctx, d); err != nil {
 			return nil, err
-		}
-		if op.existing != nil {
-			// The UID makes it a change of the very Deployment that was looked at.
-			ac.WithUID(op.existing.UID)
-			op.o.Progress("replacing the pod: " + whyReplaced(op.existing, d))
-		} else {
-			op.o.Progress("making environment " + d.Name + " in namespace " + d.Namespace)
-		}
-		made, err = op.c.kube.AppsV1().Deployments(d.Namespace).Apply(ctx, ac, metav1.ApplyOptions{FieldManager: fieldManager, Force: true})
-		if isNotFound(err) {
-			return nil, &api.Problem{Code: "no-namespace", Message: "there is no namespace " + d.Namespace,
-				Hint: "choose another with --namespace, or have it made"}
-		}
-		if err != nil {
-			return nil, op.c.explain("make Deployment "+d.Name, err)
-		}
-		if op.existing == nil {
-			op.undo = append(op.undo, func(ctx context.Context) error {
-				return op.c.kube.AppsV1().Deployments(made.Namespace).Delete(ctx, made.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &made.UID}})
-			})
 		}
 	}
 	// After the Deployment, so that it can be owned by it and is never left alone. The pod gets that far later.
@@ -389,7 +468,7 @@ func (op *opening) put(ctx context.Context, d *appsv1.Deployment, same bool) (*a
 		return nil, op.c.explain("make the environment's Secret", err)
 	}
 	if op.existing == nil {
-		op.undo = append(op.undo, func(ctx context.Context) error {
+		op.undoLater(func(ctx context.Context) error {
 			return op.c.kube.CoreV1().Secrets(made.Namespace).Delete(ctx, name, metav1.DeleteOptions{})
 		})
 	} else if old := newEnvironment(op.c, op.o, op.existing); old.secret != name {
@@ -400,15 +479,54 @@ func (op *opening) put(ctx context.Context, d *appsv1.Deployment, same bool) (*a
 	return made, nil
 }
 
+// apply brings the Deployment about.
+func (op *opening) apply(ctx context.Context, d *appsv1.Deployment) (*appsv1.Deployment, error) {
+	ac, err := applied(d)
+	if err != nil {
+		return nil, err
+	}
+	// The UID makes it a change of the very Deployment that was looked at.
+	switch {
+	case op.anchor != nil:
+		ac.WithUID(op.anchor.UID)
+	case op.existing != nil:
+		ac.WithUID(op.existing.UID)
+		op.o.Progress("replacing the pod: " + whyReplaced(op.existing, d))
+	default:
+		op.o.Progress("making environment " + d.Name + " in namespace " + d.Namespace)
+	}
+	made, err := op.c.kube.AppsV1().Deployments(d.Namespace).Apply(ctx, ac, metav1.ApplyOptions{FieldManager: fieldManager, Force: true})
+	if isNotFound(err) {
+		return nil, &api.Problem{Code: "no-namespace", Message: "there is no namespace " + d.Namespace,
+			Hint: "choose another with --namespace, or have it made"}
+	}
+	if err != nil {
+		return nil, op.c.explain("make Deployment "+d.Name, err)
+	}
+	if op.existing == nil && op.anchor == nil {
+		op.undoLater(func(ctx context.Context) error {
+			return op.c.kube.AppsV1().Deployments(made.Namespace).Delete(ctx, made.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &made.UID}})
+		})
+	}
+	return made, nil
+}
+
 // whyReplaced says what is different, as far as the annotations tell.
 func whyReplaced(was, is *appsv1.Deployment) string {
 	switch {
+	case was.Annotations[annShape] == shapeAnchor:
+		return "its making was broken off"
 	case was.Spec.Replicas != nil && *was.Spec.Replicas == 0:
 		return "it was scaled to zero"
 	case was.Annotations[annPayload] != is.Annotations[annPayload]:
 		return fmt.Sprintf("it has another version of the supervisor (%s, wanted is %s)", was.Annotations[annVersion], is.Annotations[annVersion])
 	case was.Annotations[annTemplate] != is.Annotations[annTemplate]:
 		return "it was made after another Deployment"
+	case was.Annotations[annFresh] != is.Annotations[annFresh]:
+		if is.Annotations[annFresh] == "" {
+			return "its dependencies are shared again"
+		}
+		return "its fresh dependencies are now " + strings.ReplaceAll(is.Annotations[annFresh], ",", ", ")
 	case was.Annotations[annTemplate] != "":
 		return "the staging Deployment or the settings have changed"
 	}
@@ -436,6 +554,7 @@ func (op *opening) environment(ctx context.Context, d *appsv1.Deployment, pod *c
 	e := newEnvironment(op.c, op.o, d)
 	e.info.Resumed = op.existing != nil
 	e.info.Pod = pod.Name
+	e.wishes = op.spec.Dependencies
 	e.target = api.Target{OS: "linux", Arch: op.arch(ctx, pod)}
 	if e.target.Arch != "amd64" && e.target.Arch != "arm64" {
 		return nil, unsupportedArch(fmt.Sprintf("node %s is %s/%s", pod.Spec.NodeName, e.target.OS, e.target.Arch))

@@ -37,9 +37,42 @@ func grants() []grant {
 			why: "the connection: one exec stream to the supervisor in the pod"},
 		{resource: "pods/log", verbs: []string{"get"}, optional: true,
 			why: "optional: shows what the environment's other containers write, beside the service's own lines"},
-		{resource: "events", verbs: []string{"watch"}, optional: true,
+		{resource: "events", verbs: []string{"list", "watch"}, optional: true,
 			why: "optional: says why a pod waits, such as a volume that cannot be mounted"},
+		{resource: "services", verbs: []string{"get", "list", "watch", "create", "update", "delete"}, optional: true,
+			why: "optional: without list, dependencies are not found; the rest is for fresh copies of them"},
+		{group: "apps", resource: "statefulsets", verbs: []string{"get", "list", "watch", "create", "update", "delete"}, optional: true,
+			why: "optional: without list, it is not known what runs behind a Service; the rest is for fresh copies"},
+		{resource: "configmaps", verbs: []string{"get"}, optional: true,
+			why: "optional: without it, dependencies that only a ConfigMap names are not found"},
+		{group: "apps", resource: "deployments", verbs: []string{"update"}, optional: true,
+			why: "optional: brings a fresh copy up to date"},
+		{resource: "persistentvolumeclaims", verbs: []string{"get", "list", "watch", "create", "delete"}, optional: true,
+			why: "optional: fresh copies of what keeps data; theirs are new and empty"},
+		{group: "batch", resource: "jobs", verbs: []string{"get", "list", "watch", "create", "delete"}, optional: true,
+			why: "optional: runs a copy of the Job that is to fill a fresh dependency"},
+		{group: "batch", resource: "cronjobs", verbs: []string{"get"}, optional: true,
+			why: "optional: the same, where it is a CronJob"},
 	}
+}
+
+// copyGrants are those that fresh copies take, and their seeds.
+func copyGrants(seed bool) (out []grant) {
+	for _, g := range grants() {
+		switch g.resource {
+		case "services", "statefulsets", "persistentvolumeclaims":
+			out = append(out, g)
+		case "deployments":
+			if g.optional {
+				out = append(out, g)
+			}
+		case "jobs":
+			if seed {
+				out = append(out, g)
+			}
+		}
+	}
+	return out
 }
 
 // namespaceGrants are what a namespace of the environment's own takes besides. Namespaces are not in a namespace, so
@@ -111,6 +144,22 @@ func (c *client) missingRights(ctx context.Context, ns string, makeNamespace boo
 	if makeNamespace {
 		asked = append(asked, denial{verb: "create", resource: "namespaces"}, denial{verb: "patch", resource: "namespaces"}, denial{verb: "delete", resource: "namespaces"})
 	}
+	return c.denials(ctx, asked)
+}
+
+// missingFor asks about all verbs of some grants, optional or not.
+func (c *client) missingFor(ctx context.Context, ns string, gs []grant) []denial {
+	var asked []denial
+	for _, g := range gs {
+		for _, v := range g.verbs {
+			asked = append(asked, denial{verb: v, group: g.group, resource: g.resource, namespace: ns})
+		}
+	}
+	return c.denials(ctx, asked)
+}
+
+// denials are those of the rights that are not there.
+func (c *client) denials(ctx context.Context, asked []denial) []denial {
 	no := make([]bool, len(asked))
 	var wg sync.WaitGroup
 	for i, d := range asked {

@@ -8,6 +8,7 @@ import (
 	"path"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"fairlead.dev/api"
@@ -31,6 +32,8 @@ type blueprint struct {
 	base      string             // without a template: what the service runs in; empty means image
 	payload   string             // digest of what image was made of
 	created   time.Time
+	fresh     []string           // names of the dependencies that aliases lead to
+	aliases   []dependency.Alias // of copies
 }
 
 // graceSeconds is how long a pod may take to end: the supervisor needs a moment to stop the service, and a developer
@@ -47,6 +50,7 @@ func (b blueprint) deployment() (d *appsv1.Deployment, notes []string) {
 	}
 	main := container(&pod.Spec, b.mainContainer())
 	b.putSupervisor(&pod, main)
+	dependency.Reach(&pod.Spec, b.aliases)
 	if pod.Annotations == nil {
 		pod.Annotations = map[string]string{}
 	}
@@ -71,6 +75,9 @@ func (b blueprint) deployment() (d *appsv1.Deployment, notes []string) {
 	}
 	if b.template != nil {
 		d.Annotations[annTemplate] = b.template.Namespace + "/" + b.template.Name
+	}
+	if len(b.fresh) > 0 {
+		d.Annotations[annFresh] = strings.Join(b.fresh, ",")
 	}
 	shape := shapeOf(d.Spec)
 	d.Annotations[annShape] = shape

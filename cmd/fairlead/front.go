@@ -49,7 +49,7 @@ func runService(ctx context.Context, o runOptions) error {
 	}
 	fr := &front{c: c, name: name, show: o.show, known: map[string]*api.Service{}, news: make(chan struct{})}
 	req := api.RunRequest{Dir: dir, Main: o.main, Args: o.args, On: o.place.on, Kubeconfig: o.place.kubeconfig, Context: o.place.context, Namespace: o.place.namespace,
-		Registry: o.place.registry, Env: environment(), Keep: o.keep, TakeOver: o.takeOver}
+		Registry: o.place.registry, Env: environment(), Keep: o.keep, TakeOver: o.takeOver, Fresh: o.fresh, Shared: o.shared}
 
 	// The attachment outlasts ctx: what is done at an interrupt is still to be seen.
 	actx, detach := context.WithCancel(context.WithoutCancel(ctx))

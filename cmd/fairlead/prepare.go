@@ -25,37 +25,15 @@ func prepare(ctx context.Context, f folders, r api.RunRequest) (server.Plan, err
 		return server.Plan{}, err
 	}
 	o := runOptions{dir: dir, main: r.Main, args: r.Args, place: placeFlags{on: r.On, kubeconfig: r.Kubeconfig, context: r.Context, namespace: r.Namespace, registry: r.Registry},
-		keep: r.Keep, takeOver: r.TakeOver, env: r.Env, serviceEnv: r.ServiceEnv}
-	set, err := loadSettings(dir, "", o)
+		keep: r.Keep, takeOver: r.TakeOver, env: r.Env, serviceEnv: r.ServiceEnv, fresh: r.Fresh, shared: r.Shared}
+	svc, set, spec, err := findService(ctx, dir, o)
 	if err != nil {
 		return server.Plan{}, err
 	}
-	svc, err := build.Find(ctx, dir, build.FindOptions{Config: set.build, Main: set.main, Hint: set.services})
-	if err != nil {
+	if err := set.checkDependencies(); err != nil {
 		return server.Plan{}, err
-	}
-	if set.service == "" && slices.Contains(set.services, svc.Name) { // the file has an entry for what was found
-		if set, err = loadSettings(dir, svc.Name, o); err != nil {
-			return server.Plan{}, err
-		}
-	}
-	if set.name != "" {
-		svc.Name = set.name
 	}
 	on, native, target := set.on, set.build.Native, set.build.Target
-	owner := server.Owner()
-	place := on
-	if !native {
-		// Two clusters or namespaces are two environments.
-		config := set.kube.Kubeconfig
-		if config == "" {
-			config = lookup(r.Env, "KUBECONFIG")
-		}
-		place = strings.Join([]string{on, config, set.kube.Context, set.kube.Namespace}, "\n")
-	}
-	// The main package's folder, and not the one that was asked for: from the module's root, from the package's own and
-	// from an editor it is the same service.
-	spec := bridge.Spec{Name: server.EnvironmentName(svc.Name, svc.Dir, owner, place), Service: svc.Name, Owner: owner, Dir: dir, Version: version, Keep: o.keep}
 	var synced []syncer.Folder
 	if !native {
 		// A local service runs in its own folder and reads them in place.
@@ -72,7 +50,7 @@ func prepare(ctx context.Context, f folders, r api.RunRequest) (server.Plan, err
 				return api.Process{}, build.Config{}, api.Problems(err, "settings")
 			}
 			var ps []*api.Problem
-			if now.on != set.on || !maps.Equal(now.trees, set.trees) || now.name != set.name || now.main != set.main {
+			if now.on != set.on || !maps.Equal(now.trees, set.trees) || now.name != set.name || now.main != set.main || !maps.Equal(now.dependencies, set.dependencies) {
 				ps = append(ps, &api.Problem{Code: "settings-restart", Severity: api.SeverityWarning, Message: "some of the changed settings shape the environment itself",
 					Hint: "stop fairlead run and start it again"})
 			}
@@ -90,10 +68,45 @@ func prepare(ctx context.Context, f folders, r api.RunRequest) (server.Plan, err
 		},
 	}
 	shape := map[string]string{"list of arguments": strings.Join(r.Args, "\x00"), "environment of its own": strings.Join(r.ServiceEnv, "\x00")}
+	shape["list of dependencies"] = wishes(set.dependencies)
 	if native {
 		shape["working directory"] = set.process.Dir
 	}
 	return server.Plan{Config: cfg, Why: svc.Why, Shape: shape}, nil
+}
+
+// findService finds the service that a folder means, its settings, and the environment that it has or would have.
+func findService(ctx context.Context, dir string, o runOptions) (build.Service, choice, bridge.Spec, error) {
+	set, err := loadSettings(dir, "", o)
+	if err != nil {
+		return build.Service{}, set, bridge.Spec{}, err
+	}
+	svc, err := build.Find(ctx, dir, build.FindOptions{Config: set.build, Main: set.main, Hint: set.services})
+	if err != nil {
+		return svc, set, bridge.Spec{}, err
+	}
+	if set.service == "" && slices.Contains(set.services, svc.Name) { // the file has an entry for what was found
+		if set, err = loadSettings(dir, svc.Name, o); err != nil {
+			return svc, set, bridge.Spec{}, err
+		}
+	}
+	if set.name != "" {
+		svc.Name = set.name
+	}
+	owner := server.Owner()
+	place := set.on
+	if !set.build.Native {
+		// Two clusters or namespaces are two environments.
+		config := set.kube.Kubeconfig
+		if config == "" {
+			config = lookup(o.env, "KUBECONFIG")
+		}
+		place = strings.Join([]string{set.on, config, set.kube.Context, set.kube.Namespace}, "\n")
+	}
+	// The main package's folder, and not the one that was asked for: from the module's root, from the package's own and
+	// from an editor it is the same service.
+	return svc, set, bridge.Spec{Name: server.EnvironmentName(svc.Name, svc.Dir, owner, place), Service: svc.Name, Owner: owner, Dir: dir, Version: version,
+		Keep: o.keep, Dependencies: set.dependencies}, nil
 }
 
 // lookup finds a variable in an environment; of several the last counts.

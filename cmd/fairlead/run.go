@@ -30,6 +30,7 @@ func newRun(stdout, stderr io.Writer) *cobra.Command {
 	var place placeFlags
 	var main string
 	var asJSON, keep, takeOver bool
+	var fresh, shared []string
 	c := &cobra.Command{
 		Use:   "run [DIR] [-- ARGS...]",
 		Short: "Run the service of a folder in an environment and bring every save there",
@@ -44,7 +45,8 @@ and leaves it running when it is interrupted.
 What follows -- is given to the service as its arguments.`,
 		Example: `  fairlead run
   fairlead run ./services/shop --on kubernetes --namespace staging
-  fairlead run --main ./cmd/shop -- --port 8080`,
+  fairlead run --main ./cmd/shop -- --port 8080
+  fairlead run --on kubernetes --fresh postgres,redis`,
 		RunE: func(c *cobra.Command, args []string) error {
 			dir, rest := "", args
 			if n := c.ArgsLenAtDash(); n >= 0 {
@@ -60,7 +62,7 @@ What follows -- is given to the service as its arguments.`,
 			if n := c.ArgsLenAtDash(); n >= 0 {
 				service = args[n:]
 			}
-			o := runOptions{dir: dir, main: main, args: service, place: place, keep: keep, takeOver: takeOver}
+			o := runOptions{dir: dir, main: main, args: service, place: place, keep: keep, takeOver: takeOver, fresh: fresh, shared: shared}
 			if asJSON {
 				o.show = newJSONRenderer(stdout)
 			} else {
@@ -73,6 +75,8 @@ What follows -- is given to the service as its arguments.`,
 	c.Flags().StringVar(&main, "main", "", "`package` to run, where there are several: an import path or ./folder")
 	c.Flags().BoolVar(&asJSON, "json", false, "write what happens as JSON, one object a line (see docs/events.md)")
 	c.Flags().BoolVar(&keep, "keep", false, "leave the environment running at the end")
+	c.Flags().StringSliceVar(&fresh, "fresh", nil, "`names` of dependencies of which the environment gets a copy of its own, empty at first")
+	c.Flags().StringSliceVar(&shared, "shared", nil, "`names` of dependencies that are those of staging, whatever fairlead.yaml says")
 	c.Flags().BoolVar(&takeOver, "take-over", false, "take the environment over from another agent that holds it")
 	return c
 }
@@ -84,6 +88,7 @@ type runOptions struct {
 	keep, takeOver bool
 	env            []string // nil is this process's
 	serviceEnv     []string
+	fresh, shared  []string // names of dependencies
 	show           renderer
 }
 

@@ -28,6 +28,7 @@ type choice struct {
 	process        api.Process
 	build          build.Config
 	kube           kube.Options
+	dependencies   map[string]api.DependencyWish
 	trees          map[string]string // name to path in the pod
 	synced         []syncer.Folder
 	ignored        func(rel string, dir bool) bool // below root
@@ -50,6 +51,18 @@ func loadSettings(dir, service string, o runOptions) (choice, error) {
 	flag("--namespace", "kubernetes.namespace", o.place.namespace)
 	flag("--registry", "kubernetes.registry", o.place.registry)
 	flag("--main", "main", o.main)
+	for mode, names := range map[string][]string{"fresh": o.fresh, "shared": o.shared} {
+		f := settings.Flag{Name: "--" + mode, Key: "dependencies"}
+		for _, n := range names {
+			if mode == "fresh" && slices.Contains(o.shared, n) {
+				return choice{}, &usageError{fmt.Errorf("%s is both --fresh and --shared", n)}
+			}
+			f.Values = append(f.Values, n+"="+mode)
+		}
+		if len(names) > 0 {
+			flags = append(flags, f)
+		}
+	}
 	l, problems := settings.Load(settings.Options{Dir: dir, Service: service, Flags: flags})
 	var wrong []error
 	for _, p := range problems {
@@ -82,6 +95,16 @@ func loadSettings(dir, service string, o runOptions) (choice, error) {
 	k := l.Kubernetes
 	c.kube = kube.Options{Kubeconfig: k.Kubeconfig, Context: k.Context, Namespace: k.Namespace, Registry: k.Registry, Image: k.Image,
 		Template: k.Template, Env: o.env, Payload: payload.Executable, CABundle: caBundle(), Version: version}
+	for name, d := range l.Dependencies {
+		if c.dependencies == nil {
+			c.dependencies = map[string]api.DependencyWish{}
+		}
+		w := api.DependencyWish{Mode: api.DependencyMode(d.Mode)}
+		if w.Mode == api.DependencyFresh {
+			w.Seed = d.Seed
+		}
+		c.dependencies[name] = w
+	}
 	c.trees = map[string]string{}
 	for i, s := range l.Sync {
 		name := fmt.Sprintf("sync-%d", i+1)

@@ -32,6 +32,7 @@ const (
 // rules are the checks that fields name in their tags.
 var rules = map[string]rule{
 	"argument":      {pattern: regexp.MustCompile(`^[^\x00]*$`), want: "text without a zero byte", hint: "remove the zero byte"},
+	"dependency":    {pattern: regexp.MustCompile(hostPattern), want: "a Service's name or a host", hint: "write it as fairlead deps shows it, such as postgres or rates.finance"},
 	"duration":      {pattern: regexp.MustCompile(`^\+?([0-9]+(\.[0-9]*)?(ns|us|µs|μs|ms|s|m|h))+$|^0$`)},
 	"env":           {},
 	"env-name":      {pattern: regexp.MustCompile(`^[^=\x00]+$`), want: "a variable's name", hint: "a name has at least one character and no ="},
@@ -42,6 +43,7 @@ var rules = map[string]rule{
 	"image":         {pattern: regexp.MustCompile(`^[A-Za-z0-9][-A-Za-z0-9._/:@]*$`), want: "an image", hint: "write it as docker pull takes it, such as registry.example.com/static:nonroot, without a scheme"},
 	"label":         {pattern: regexp.MustCompile(labelPattern), want: "a DNS label", hint: "use at most 63 lower-case letters, digits and dashes, with a letter first and no dash last"},
 	"main":          {pattern: regexp.MustCompile(`^[^-\x00][^\x00]*$`), want: "a folder or an import path", hint: "write it as ./cmd/orders or example.com/shop/cmd/orders"},
+	"mode":          {enum: []string{"shared", "fresh", "off"}},
 	"namespace":     {pattern: regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`), want: "a namespace", hint: "use at most 63 lower-case letters, digits and dashes, with no dash first or last"},
 	"object":        {pattern: regexp.MustCompile(objectPattern), want: "a name in Kubernetes", hint: "use lower-case letters, digits, dashes and dots"},
 	"on":            {enum: []string{"local", "kubernetes"}},

@@ -19,6 +19,7 @@ type field struct {
 	loose      bool // numbers and booleans are taken as written where text is expected
 	repository bool // not in the user's file
 	required   bool
+	short      bool // a text in place of the map is this key's value
 	def        string
 	example    string
 	name       string // of the Go field
@@ -38,7 +39,7 @@ func fields(t reflect.Type) []field {
 		}
 		out = append(out, field{
 			key: key, index: sf.Index, check: sf.Tag.Get("check"), loose: sf.Tag.Get("loose") == "true",
-			repository: sf.Tag.Get("scope") == "repository", required: sf.Tag.Get("required") == "true",
+			repository: sf.Tag.Get("scope") == "repository", required: sf.Tag.Get("required") == "true", short: sf.Tag.Get("short") == "true",
 			def: sf.Tag.Get("default"), example: sf.Tag.Get("example"), name: sf.Name,
 		})
 	}
@@ -144,7 +145,7 @@ func (r *reader) scalar(at, n *yaml.Node, path, want string, tags ...string) boo
 	return r.wrong(at, path, want, describe(n))
 }
 
-// mapping reads a map: names to texts, which are added to what is there, or the services.
+// mapping reads a map: names to texts or dependencies, which are added to what is there, or the services.
 func (r *reader) mapping(at, n *yaml.Node, v reflect.Value, f field, path string) bool {
 	if n.Kind != yaml.MappingNode {
 		return r.wrong(at, path, "a map", describe(n))
@@ -176,6 +177,19 @@ func (r *reader) mapping(at, n *yaml.Node, v reflect.Value, f field, path string
 		e := reflect.New(v.Type().Elem()).Elem()
 		ok := true
 		switch {
+		case e.Type() == reflect.TypeFor[Dependency]():
+			if isNull(resolve(c)) {
+				ok = r.wrong(c, p, "a mode", "nothing")
+				break
+			}
+			short := resolve(c).Kind == yaml.ScalarNode
+			if had := out.MapIndex(reflect.ValueOf(k.Value)); short && had.IsValid() {
+				e.Set(had) // a flag that says the mode leaves the seed
+			}
+			ok = r.value(c, e, field{}, p)
+			if d := e.Interface().(Dependency); ok && !short && d.Seed != "" && d.Mode != "fresh" {
+				ok = r.invalid(c, p+".seed", "only a fresh dependency is filled", "set mode: fresh, or remove seed")
+			}
 		case e.Kind() == reflect.Struct:
 			outer := r.service
 			r.service = true
@@ -201,6 +215,13 @@ func (r *reader) structure(at, n *yaml.Node, v reflect.Value, path string) bool 
 	keys := make([]string, len(known))
 	for i, f := range known {
 		keys[i] = f.key
+	}
+	if n.Kind == yaml.ScalarNode {
+		for _, f := range known {
+			if f.short {
+				return r.value(at, v.FieldByIndex(f.index), f, path)
+			}
+		}
 	}
 	if n.Kind != yaml.MappingNode {
 		return r.wrong(at, path, "a map with the keys "+strings.Join(keys, ", "), describe(n))

@@ -149,6 +149,8 @@ func table(b *strings.Builder, docs map[string]string, prefix string, t reflect.
 			table(b, docs, name+".", sub)
 		case sub.Kind() == reflect.Slice && sub.Elem().Kind() == reflect.Struct:
 			table(b, docs, name+"[].", sub.Elem())
+		case sub.Kind() == reflect.Map && sub.Elem() == reflect.TypeFor[Dependency]():
+			table(b, docs, name+".NAME.", sub.Elem())
 		}
 	}
 }
@@ -188,7 +190,7 @@ func makeSchema(t *testing.T, docs map[string]string) string {
 		"description", "What can be set for Fairlead in a repository.",
 		"$comment", "Made from the comments in server/settings/settings.go by its package's test.",
 	}, objectSchema(docs, reflect.TypeFor[file]())...)
-	root = append(root, "$defs", object{"service", objectSchema(docs, reflect.TypeFor[Settings]())})
+	root = append(root, "$defs", object{"service", objectSchema(docs, reflect.TypeFor[Settings]()), "dependency", objectSchema(docs, reflect.TypeFor[Dependency]())})
 	b, err := json.Marshal(root)
 	if err != nil {
 		t.Fatal(err)
@@ -255,6 +257,9 @@ func valueSchema(docs map[string]string, t reflect.Type, f field) object {
 		return object{"type", "array", "items", objectSchema(docs, t.Elem())}
 	case t.Kind() == reflect.Slice:
 		return object{"type", "array", "items", valueSchema(docs, t.Elem(), f)}
+	case t.Kind() == reflect.Map && t.Elem() == reflect.TypeFor[Dependency]():
+		return object{"type", "object", "propertyNames", object{"pattern", r.pattern.String()},
+			"additionalProperties", object{"anyOf", []any{object{"enum", rules["mode"].enum}, object{"$ref", "#/$defs/dependency"}}}}
 	case t.Kind() == reflect.Map && t.Elem().Kind() == reflect.Struct:
 		return object{"type", "object", "propertyNames", object{"pattern", r.pattern.String()},
 			"additionalProperties", object{"anyOf", []any{object{"$ref", "#/$defs/service"}, object{"type", "null"}}}}
@@ -279,6 +284,9 @@ func TestTags(t *testing.T) {
 			if sub.Kind() == reflect.Struct {
 				walk(sub)
 				continue
+			}
+			if sub.Kind() == reflect.Map && sub.Elem() == reflect.TypeFor[Dependency]() {
+				walk(sub.Elem())
 			}
 			if _, ok := rules[k.check]; !ok {
 				t.Errorf("%s.%s: no check %q", k.owner, k.name, k.check)

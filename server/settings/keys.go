@@ -34,6 +34,9 @@ func Keys(path ...string) []Key {
 	node := parsedSchema()
 	for _, name := range path {
 		switch {
+		case t.Kind() == reflect.Map && t.Elem() == reflect.TypeFor[Dependency](): // a dependency's own name
+			t, node = t.Elem(), member(parsedSchema(), "$defs", "dependency")
+			continue
 		case t.Kind() == reflect.Map && t.Elem().Kind() == reflect.Struct: // a service's own name
 			t, node = t.Elem(), member(parsedSchema(), "$defs", "service")
 			continue
@@ -103,6 +106,8 @@ func kind(t reflect.Type) string {
 		return "list of maps"
 	case t.Kind() == reflect.Slice:
 		return "list of texts"
+	case t.Kind() == reflect.Map && t.Elem() == reflect.TypeFor[Dependency]():
+		return "map of dependencies"
 	case t.Kind() == reflect.Map && t.Elem().Kind() == reflect.Struct:
 		return "map of services"
 	case t.Kind() == reflect.Map:

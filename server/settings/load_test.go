@@ -197,7 +197,7 @@ func TestProblems(t *testing.T) {
 			`3:3 settings-unknown-key kubernetes.namespaec: unknown key | did you mean "namespace"?`,
 			`4:3 settings-unknown-key kubernetes.port: unknown key | it is a key of the top level`,
 			`5:1 settings-unknown-key context: unknown key | it is a key of kubernetes`,
-			`6:1 settings-unknown-key whatever: unknown key | the keys here are version, name, main, args, env, dir, port, grace, on, kubernetes, build, sync, hosts, watch, services`,
+			`6:1 settings-unknown-key whatever: unknown key | the keys here are version, name, main, args, env, dir, port, grace, on, kubernetes, dependencies, build, sync, hosts, watch, services`,
 		}},
 		{"types, all of them", "name: 5\nport: \"80\"\nargs: x\nenv: [A]\ngrace: 3\nkubernetes: x\nsync: {}\nhosts: [[a]]\nwatch: []\n", false, []string{
 			"1:7 settings-type name: expected text, got the number 5 | write text; a number or true and false need quotes",
@@ -210,7 +210,15 @@ func TestProblems(t *testing.T) {
 			"8:9 settings-type hosts[0]: expected text, got a list | write text; a number or true and false need quotes",
 			"9:8 settings-type watch: expected a map with the keys ignore, rest, got a list | write a map with the keys ignore, rest",
 		}},
-		{"not a map", "- a\n", false, []string{"1:1 settings-type the file: expected a map with the keys version, name, main, args, env, dir, port, grace, on, kubernetes, build, sync, hosts, watch, services, got a list | write a map with the keys version, name, main, args, env, dir, port, grace, on, kubernetes, build, sync, hosts, watch, services"}},
+		{"dependencies", "dependencies:\n  postgres: fesh\n  redis: {seed: load}\n  a b: off\n  db: {mode: shared, seed: load}\n  x:\n  y: [fresh]\n", false, []string{
+			`2:13 settings-value dependencies.postgres: "fesh" is none of shared, fresh, off | did you mean fresh?`,
+			"3:10 settings-value dependencies.redis.mode is missing | add it, for example mode: fresh",
+			`4:3 settings-value dependencies.a b: "a b" is not a Service's name or a host | write it as fairlead deps shows it, such as postgres or rates.finance`,
+			"5:7 settings-value dependencies.db.seed: only a fresh dependency is filled | set mode: fresh, or remove seed",
+			"6:5 settings-type dependencies.x: expected a mode, got nothing | write a mode",
+			"7:6 settings-type dependencies.y: expected a map with the keys mode, seed, got a list | write a map with the keys mode, seed",
+		}},
+		{"not a map", "- a\n", false, []string{"1:1 settings-type the file: expected a map with the keys version, name, main, args, env, dir, port, grace, on, kubernetes, dependencies, build, sync, hosts, watch, services, got a list | write a map with the keys version, name, main, args, env, dir, port, grace, on, kubernetes, dependencies, build, sync, hosts, watch, services"}},
 		{"values", "name: My_Service\nport: 70000\ngrace: -1s\non: Kubernets\ndir: app\nmain: -x\nhosts: [\"http://a\", \"a:80\", \"1.2.3.4:80\"]\nkubernetes: {registry: \"https://x\", image: \"https://y\", namespace: a.b, template: A, context: \"\"}\nbuild: {flags: [race], tags: [\"a b\"], env: {\"A=B\": 1, C: }}\nwatch: {ignore: [\"[a\", \"\"], rest: soon}\n", false, []string{
 			`1:7 settings-value name: "My_Service" is not a DNS label | use at most 63 lower-case letters, digits and dashes, with a letter first and no dash last`,
 			"2:7 settings-value port: 70000 is out of range | write a number from 1 to 65535",
@@ -262,7 +270,7 @@ func TestProblems(t *testing.T) {
 		{"services", "services:\n  Orders: {}\n  a: {port: 0, verion: 1}\n  b: {services: {}}\n", false, []string{
 			`2:3 settings-value services.Orders: "Orders" is not a DNS label | use at most 63 lower-case letters, digits and dashes, with a letter first and no dash last`,
 			"3:13 settings-value services.a.port: 0 is out of range | write a number from 1 to 65535",
-			"3:16 settings-unknown-key services.a.verion: unknown key | the keys here are name, main, args, env, dir, port, grace, on, kubernetes, build, sync, hosts, watch",
+			"3:16 settings-unknown-key services.a.verion: unknown key | the keys here are name, main, args, env, dir, port, grace, on, kubernetes, dependencies, build, sync, hosts, watch",
 			"4:7 settings-unknown-key services.b.services: unknown key | it is a key of the top level",
 		}},
 		{"version", "version: 2\nnewkey: 1\n", false, []string{"1:10 settings-version version 2 is newer than this program, which reads version 1 | install a newer fairlead, or use version: 1"}},
@@ -464,6 +472,16 @@ func TestServiceOfMain(t *testing.T) {
 	}
 }
 
+// A mode may be written short; what is set later replaces its own name only, and a flag's mode leaves the seed.
+func TestDependencies(t *testing.T) {
+	dir := write(t, ".git/", "/", "fairlead.yaml", "dependencies:\n  postgres: {mode: fresh, seed: load}\n  redis: fresh\n  noise: off\n  rates.finance: shared\n")
+	l := load(t, Options{Dir: dir, User: "-", Flags: []Flag{{Name: "--shared", Key: "dependencies", Values: []string{"redis=shared"}}, {Name: "--fresh", Key: "dependencies", Values: []string{"postgres=fresh", "billing=fresh"}}}})
+	want := map[string]Dependency{"postgres": {Mode: "fresh", Seed: "load"}, "redis": {Mode: "shared"}, "noise": {Mode: "off"}, "rates.finance": {Mode: "shared"}, "billing": {Mode: "fresh"}}
+	if d := cmp.Diff(want, l.Dependencies); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+}
+
 func TestKeys(t *testing.T) {
 	names := func(path ...string) string {
 		var out []string
@@ -477,6 +495,8 @@ func TestKeys(t *testing.T) {
 	}
 	for path, want := range map[string]string{
 		"build":                 "flags tags env",
+		"dependencies":          "",
+		"dependencies postgres": "mode seed",
 		"sync":                  "from to ignore",
 		"services orders watch": "ignore rest",
 		"env":                   "",

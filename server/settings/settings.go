@@ -32,6 +32,9 @@ type Settings struct {
 	On string `yaml:"on" check:"on" default:"local" example:"kubernetes"`
 	// Kubernetes says which cluster, and where in it.
 	Kubernetes Kubernetes `yaml:"kubernetes"`
+	// Dependencies say how the environment has what the service calls, by the Service's name. Those that are not named are
+	// found, and shared. `fairlead deps` lists them.
+	Dependencies map[string]Dependency `yaml:"dependencies" check:"dependency" example:"{postgres: fresh, billing: shared}"`
 	// Build says how the executable is built.
 	Build Build `yaml:"build"`
 	// Sync lists folders of plain files, such as templates, that are kept equal in the pod. The whole list replaces one
@@ -59,6 +62,17 @@ type Kubernetes struct {
 	// Kubeconfig is the file to use, relative to this one. `~/` is the home folder. Without it, it is KUBECONFIG or
 	// `~/.kube/config`.
 	Kubeconfig string `yaml:"kubeconfig" check:"file" example:"~/.kube/staging"`
+}
+
+// Dependency says how the environment has something that the service calls. A mode alone may be written in place of the
+// map.
+type Dependency struct {
+	// Mode is `shared` for the one in staging, `fresh` for a copy of the environment's own that begins empty, or `off` for
+	// what was found and is no dependency.
+	Mode string `yaml:"mode" check:"mode" required:"true" short:"true" example:"fresh"`
+	// Seed is the name of a Job or CronJob of the namespace. A copy of it fills a fresh dependency, once, before the service
+	// starts.
+	Seed string `yaml:"seed" check:"object" example:"load-fixtures"`
 }
 
 // Build says how the executable is built.

@@ -279,6 +279,7 @@ func (d *Found) WorkloadCopy(e Environment, claims map[string]*corev1.Persistent
 				ObjectMeta: metav1.ObjectMeta{Name: t.Name, Labels: e.labels(d.Name)}, Spec: emptyClaim(t.Spec)})
 		}
 		setShape(&c.ObjectMeta, c.Spec)
+		mark(&c.Spec.Template, c.Annotations[AnnShape])
 		out.StatefulSet = c
 		return out, nil
 	}
@@ -287,6 +288,7 @@ func (d *Found) WorkloadCopy(e Environment, claims map[string]*corev1.Persistent
 		Strategy: appsv1.DeploymentStrategy{Type: appsv1.RecreateDeploymentStrategyType}, // most volumes have one user at a time
 	}}
 	setShape(&c.ObjectMeta, c.Spec)
+	mark(&c.Spec.Template, c.Annotations[AnnShape])
 	out.Deployment = c
 	return out, nil
 }
@@ -399,6 +401,14 @@ func atDigest(image, digest string) string {
 		image = image[:colon]
 	}
 	return image + "@" + digest
+}
+
+// mark puts the shape on the pods too, so that one of a former shape is not taken for ready.
+func mark(t *corev1.PodTemplateSpec, shape string) {
+	if t.Annotations == nil {
+		t.Annotations = map[string]string{}
+	}
+	t.Annotations[AnnShape] = shape
 }
 
 func setShape(m *metav1.ObjectMeta, spec any) {

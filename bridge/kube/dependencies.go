@@ -1,0 +1,244 @@
+package kube
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	"fairlead.dev/api"
+	"fairlead.dev/bridge"
+	"fairlead.dev/bridge/kube/dependency"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// elsewhereLimit bounds how many hosts are looked for in other namespaces.
+const elsewhereLimit = 16
+
+// DependencyReport is what is known of a service's dependencies.
+type DependencyReport struct {
+	Dependencies []api.Dependency `json:"dependencies"`
+	// Notes say, for a person, what was seen and not understood, or not read.
+	Notes []string `json:"notes,omitempty"`
+	// Problems are the wishes that cannot be fulfilled.
+	Problems []*api.Problem `json:"problems,omitempty"`
+}
+
+// FindDependencies tells what the service of a Spec depends on, and how that is in its environment if there is one. It
+// changes nothing.
+func FindDependencies(ctx context.Context, spec bridge.Spec, opts Options) (DependencyReport, error) {
+	o := opts.withDefaults()
+	c, err := connect(o)
+	if err != nil {
+		return DependencyReport{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, contactLimit)
+	defer cancel()
+	return c.findDependencies(ctx, spec, o)
+}
+
+func (c *client) findDependencies(ctx context.Context, spec bridge.Spec, o Options) (DependencyReport, error) {
+	ns, name, err := c.choosePlace(ctx, spec.Name, spec.Service, o)
+	if err != nil {
+		return DependencyReport{}, err
+	}
+	staging, err := c.deployment(ctx, ns, name)
+	if err != nil {
+		return DependencyReport{}, c.explain("look for the staging Deployment", err)
+	}
+	if staging == nil || staging.Labels[labelEnvironment] != "" {
+		return DependencyReport{}, &api.Problem{Code: "no-template", Message: fmt.Sprintf("there is no Deployment %s in namespace %s, whose dependencies could be found", name, ns),
+			Hint: "say where it is with --namespace, or what it is called with template: in fairlead.yaml"}
+	}
+	env, err := c.deployment(ctx, ns, spec.Name)
+	if err != nil {
+		return DependencyReport{}, c.explain("look for the environment", err)
+	}
+	l := c.landscape(ctx, ns, func() *appsv1.Deployment { return staging }, spec)
+	if l.err != nil {
+		return DependencyReport{}, l.err
+	}
+	r := DependencyReport{Notes: append(l.lost, l.Notes...), Problems: l.Problems}
+	if env != nil && isOurs(env) {
+		r.Dependencies = c.inEnvironment(ctx, dependency.Environment{Name: env.Name, Namespace: ns, UID: env.UID}, l)
+		return r, nil
+	}
+	r.Dependencies = l.list()
+	return r, nil
+}
+
+// Dependencies tells what the environment's service depends on and how each is now. What is fresh is so because there is
+// a copy, whatever the settings say by now.
+func (e *Environment) Dependencies(ctx context.Context) ([]api.Dependency, error) {
+	tns, name, ok := strings.Cut(e.Info().Template, "/")
+	if !ok {
+		return nil, nil
+	}
+	staging, err := e.c.deployment(ctx, tns, name)
+	if err != nil || staging == nil {
+		return nil, e.c.explain("look for the staging Deployment", err)
+	}
+	l := e.c.landscape(ctx, tns, func() *appsv1.Deployment { return staging }, bridge.Spec{Service: e.Info().Service, Dependencies: e.wishes})
+	if l.err != nil {
+		return nil, l.err
+	}
+	return e.c.inEnvironment(ctx, dependency.Environment{Name: e.name, Namespace: e.namespace, UID: e.uid}, l), nil
+}
+
+// landscape is what is around a service.
+type landscape struct {
+	dependency.Result
+	in   dependency.Input
+	lost []string // what could not be looked at, for a person
+	err  error    // why nothing was found
+}
+
+// list is what was found, in plain values.
+func (l *landscape) list() []api.Dependency {
+	out := []api.Dependency{}
+	for _, d := range l.Dependencies {
+		out = append(out, d.Dependency)
+	}
+	return out
+}
+
+// fresh are those of which copies are wanted.
+func (l *landscape) fresh() (out []*dependency.Found) {
+	for _, d := range l.Dependencies {
+		if d.Mode == api.DependencyFresh {
+			out = append(out, d)
+		}
+	}
+	return out
+}
+
+// copied says whether there are copies of an environment. Their Services are made first and deleted last.
+func (l *landscape) copied(environment string) bool {
+	return slices.ContainsFunc(l.in.Services, func(s corev1.Service) bool { return s.Labels[dependency.LabelOf] == environment })
+}
+
+// landscape looks at a namespace and finds the dependencies of a service in it. staging is waited for, and may give nil.
+func (c *client) landscape(ctx context.Context, ns string, staging func() *appsv1.Deployment, spec bridge.Spec) *landscape {
+	l := &landscape{in: dependency.Input{Namespace: ns, ConfigMaps: map[string]map[string]string{}, Elsewhere: map[string]*corev1.Service{}, Wishes: spec.Dependencies}}
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	may := func(what, lost string, err error) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		switch {
+		case apierrors.IsForbidden(err):
+			if !slices.Contains(l.lost, lost) {
+				l.lost = append(l.lost, lost)
+			}
+		case err != nil:
+			l.err = first(l.err, c.explain(what, err))
+		default:
+			return true
+		}
+		return false
+	}
+	wg.Go(func() {
+		s, err := c.kube.CoreV1().Services(ns).List(ctx, metav1.ListOptions{})
+		if may("list the Services", "dependencies are not found: you may not list Services (fairlead rbac prints the rule)", err) {
+			l.in.Services = s.Items
+		}
+	})
+	wg.Go(func() {
+		d, err := c.kube.AppsV1().Deployments(ns).List(ctx, metav1.ListOptions{})
+		if may("list the Deployments", "what runs behind a Service is not known: you may not list Deployments", err) {
+			l.in.Deployments = d.Items
+		}
+	})
+	wg.Go(func() {
+		s, err := c.kube.AppsV1().StatefulSets(ns).List(ctx, metav1.ListOptions{})
+		if may("list the StatefulSets", "what runs behind a Service is not known: you may not list StatefulSets (fairlead rbac prints the rule)", err) {
+			l.in.StatefulSets = s.Items
+		}
+	})
+	l.in.Staging = staging()
+	wg.Wait()
+	if l.in.Staging != nil {
+		// Which container it is has been checked, or will be, by whoever gave it.
+		l.in.Container, _ = serviceContainer(l.in.Staging, spec.Service)
+	}
+	if l.err != nil {
+		return l
+	}
+	for _, name := range dependency.ConfigMaps(l.in) {
+		wg.Go(func() {
+			m, err := c.kube.CoreV1().ConfigMaps(ns).Get(ctx, name, metav1.GetOptions{})
+			if isNotFound(err) {
+				return // an optional one, or staging's own mistake
+			}
+			if may("read ConfigMap "+name, "dependencies that only a ConfigMap names are not found: you may not get ConfigMaps (fairlead rbac prints the rule)", err) {
+				mu.Lock()
+				defer mu.Unlock()
+				l.in.ConfigMaps[name] = m.Data
+			}
+		})
+	}
+	wg.Wait()
+	if l.err != nil {
+		return l
+	}
+	l.Result = dependency.Find(l.in)
+	hosts := l.Elsewhere()
+	for name := range spec.Dependencies {
+		if strings.Count(name, ".") == 1 && !slices.Contains(hosts, name) {
+			hosts = append(hosts, name)
+		}
+	}
+	slices.Sort(hosts)
+	for _, h := range hosts[:min(len(hosts), elsewhereLimit)] {
+		svc, other, _ := strings.Cut(h, ".")
+		wg.Go(func() {
+			// Whoever may not look there sees a host of the internet.
+			if s, err := c.kube.CoreV1().Services(other).Get(ctx, svc, metav1.GetOptions{}); err == nil {
+				mu.Lock()
+				defer mu.Unlock()
+				l.in.Elsewhere[h] = s
+			}
+		})
+	}
+	wg.Wait()
+	if len(l.in.Elsewhere) > 0 {
+		l.Result = dependency.Find(l.in)
+	}
+	return l
+}
+
+// inEnvironment tells the dependencies as the environment has them.
+func (c *client) inEnvironment(ctx context.Context, env dependency.Environment, l *landscape) []api.Dependency {
+	copies := map[string]bool{} // names
+	for i := range l.in.Services {
+		if s := &l.in.Services[i]; env.Owns(s) {
+			copies[s.Labels[dependency.LabelName]] = true
+		}
+	}
+	var states map[string]copyState
+	if len(copies) > 0 {
+		states = c.copyStates(ctx, env, slices.Sorted(maps.Keys(copies)))
+	}
+	out := l.list()
+	for i := range out {
+		d := &out[i]
+		if !copies[d.Name] {
+			if d.Mode == api.DependencyFresh {
+				d.Health, d.Detail = api.HealthStarting, "the next fairlead run makes the copy; until then it is shared"
+			}
+			continue
+		}
+		if d.Mode == api.DependencyShared {
+			d.Mode = api.DependencyFresh
+		}
+		s := states[d.Name]
+		d.Health, d.Detail = s.health, s.detail
+	}
+	return out
+}
