@@ -408,7 +408,7 @@ func (op *opening) copies(ctx context.Context, bp *blueprint) (*copying, error) 
 // tidy removes copies that are no longer wanted, now that no pod looks for them. What is left then is still known by its
 // Services, and the next Open or the environment's deletion takes it.
 func (op *opening) tidy(ctx context.Context, cp *copying) {
-	if cp.env.UID == "" || !op.around.copied(op.spec.Name) {
+	if cp.env.Name == "" || !op.around.copied(op.spec.Name) {
 		return
 	}
 	if err := op.c.discard(ctx, cp.env, cp.wanted, op.o.Progress); err != nil {

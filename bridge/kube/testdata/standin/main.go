@@ -102,7 +102,8 @@ func serve(c net.Conn, token string) {
 	if err != nil {
 		return
 	}
-	switch strings.TrimSpace(word) {
+	verb, _, _ := strings.Cut(strings.TrimSpace(word), " ")
+	switch verb {
 	case "echo":
 		io.Copy(c, r)
 	case "token":
@@ -113,6 +114,13 @@ func serve(c net.Conn, token string) {
 		fmt.Fprintln(c, strings.Join(os.Args, "\x00"))
 	case "uid":
 		fmt.Fprintln(c, strconv.Itoa(os.Getuid()))
+	case "http", "redis", "postgres": // speak to a dependency, and say what it answered: "redis ADDRESS COMMAND"
+		fields := strings.SplitN(strings.TrimSpace(word), " ", 3)
+		answer, err := backend(fields[0], fields[1], fields[2])
+		if err != nil {
+			answer = "error: " + err.Error()
+		}
+		fmt.Fprintln(c, answer)
 	case "die":
 		os.Exit(3)
 	}
