@@ -46,7 +46,7 @@ onMachine('a service that died with a core file', 'core', async (m, step) => {
 	});
 	await step('a click opens it in the debugger, where it died', async () => {
 		await wb.page.locator('.codelens-decoration a', { hasText: 'Open core dump' }).first().click();
-		await d.toolbar.waitFor();
+		await wb.page.locator('.tab.active', { hasText: 'boom.go' }).waitFor(); // which takes the focus
 		await wb.palette('View: Show Run and Debug'); // VS Code shows it at the first session only
 		await d.stopped('main.boom', wb.lineOf('boom.go', 'panic('));
 		await d.value('fuse', 7);
