@@ -124,6 +124,21 @@ func TestProgramRefused(t *testing.T) {
 	}
 }
 
+// After a launch that was refused, VS Code asks for the end: that is granted, with no second error.
+func TestTerminateAfterRefusal(t *testing.T) {
+	c, ended := serve(t, &single{t: t})
+	c.Must("initialize", daptest.Initialize())
+	if m := c.Send("launch", daptest.M{"no-such-key": 1}).Wait(); m.Success || !strings.Contains(m.ErrorText(), "no-such-key") {
+		t.Errorf("launch: %s", m.Raw)
+	}
+	c.Must("terminate", nil)
+	c.Event("terminated")
+	c.Must("disconnect", nil)
+	if err := wait(t, ended); err != nil {
+		t.Error(err)
+	}
+}
+
 // A core file is shown where it died.
 func TestCore(t *testing.T) {
 	dir := t.TempDir()

@@ -27,6 +27,9 @@ func (s *session) onRequest(req obj) {
 	case "cancel":
 		s.onCancel(req)
 		return
+	case "terminate": // VS Code sends it after a launch that was refused
+		s.onTerminate(req)
+		return
 	}
 	if !s.accepted {
 		s.refuse(req, "no debug session started: use launch or attach first", false)
@@ -44,8 +47,6 @@ func (s *session) onRequest(req obj) {
 		}
 	case "configurationDone":
 		s.onConfigured(req)
-	case "terminate":
-		s.onTerminate(req)
 	case "restart":
 		s.onRestart(req)
 	default:

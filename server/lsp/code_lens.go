@@ -113,6 +113,9 @@ func stateText(svc *api.Service) string {
 	case api.PhaseShipping:
 		return "shipping"
 	case api.PhaseWaiting:
+		if svc.Debug != nil && svc.Debug.OnSave == api.OnSaveNever {
+			return "built, waits until you restart or swap it in"
+		}
 		return "built, waits: stopped in the debugger"
 	case api.PhaseStarting:
 		return "starting"

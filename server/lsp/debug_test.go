@@ -43,7 +43,7 @@ func TestDebugLenses(t *testing.T) {
 		t.Errorf("%v; the agent was asked %q", err, a.calls)
 	}
 	s.Debug = &api.Debug{Ready: true, Stopped: true, OnSave: api.OnSaveNever, Waiting: 6}
-	want("built, waits: stopped in the debugger", "Swap now", "Logs", "Stop")
+	want("built, waits until you restart or swap it in", "Swap now", "Logs", "Stop")
 	if n := e.count("window/showMessageRequest"); n != 1 {
 		t.Errorf("it was asked %d times in one debug session", n)
 	}

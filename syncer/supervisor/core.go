@@ -126,8 +126,8 @@ func (s *Supervisor) DebugCore(_ context.Context, path string) (net.Conn, api.De
 	c := s.core
 	s.mu.Unlock()
 	if !ok || c == nil || c.path != path {
-		return nil, api.DebugStart{}, &api.Problem{Code: api.CodeNoProcess, Message: fmt.Sprintf("%s is not a core file that the service has left", path),
-			Hint: "only the newest is offered, for as long as it is there"}
+		return nil, api.DebugStart{}, &api.Problem{Code: api.CodeNoProcess, Message: fmt.Sprintf("the service has left no core file %s, or it is gone", path),
+			Hint: "only the newest is offered"}
 	}
 	program := s.store.path(digest)
 	if err := symbolProblem(program); err != nil {

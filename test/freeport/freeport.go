@@ -2,6 +2,7 @@
 package freeport
 
 import (
+	"errors"
 	"math/rand/v2"
 	"net"
 	"strconv"
@@ -12,16 +13,24 @@ import (
 // NodePorts at 30000. A port from there that was free a moment ago may be taken by a client before the service listens.
 const low, high = 12000, 30000
 
-// Get is a port that nothing listens on and no outgoing connection is given.
-func Get(t testing.TB) string {
-	t.Helper()
+// Find is a port that nothing listens on and no outgoing connection is given.
+func Find() (int, error) {
 	for range 100 {
-		n := strconv.Itoa(low + rand.IntN(high-low))
-		if l, err := net.Listen("tcp", ":"+n); err == nil {
+		n := low + rand.IntN(high-low)
+		if l, err := net.Listen("tcp", ":"+strconv.Itoa(n)); err == nil {
 			l.Close()
-			return n
+			return n, nil
 		}
 	}
-	t.Fatal("no free port")
-	return ""
+	return 0, errors.New("no free port")
+}
+
+// Get is Find for a test.
+func Get(t testing.TB) string {
+	t.Helper()
+	n, err := Find()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strconv.Itoa(n)
 }

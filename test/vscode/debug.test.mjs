@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
@@ -28,7 +29,7 @@ onMachine('a service that died with a core file', 'core', async (m, step) => {
 	const boom = 'package main\n\nimport "net/http"\n\nfunc init() {\n\thttp.HandleFunc("/boom", func(http.ResponseWriter, *http.Request) { go boom(7) })\n}\n\nfunc boom(fuse int) {\n\tpanic(fuse)\n}\n';
 	writeService(dir, { port, yaml: 'version: 1\nenv: {GOTRACEBACK: crash}\n', files: { 'main.go': debugged(port), 'boom.go': boom } });
 	const server = await CodeServer.start(m, { extra: { 'fairlead.openBrowser': 'never', 'fairlead.logs.showOnRun': false, 'debug.internalConsoleOptions': 'neverOpen' } });
-	const wb = await Workbench.open(m, server, dir);
+	const wb = await Workbench.open(m, server, dir, { height: 1400 }); // all its goroutines are in sight
 	const f = new Fairlead(wb), d = new Debugger(wb);
 
 	await step('it dies, and a lens offers its core file', async () => {
@@ -45,7 +46,8 @@ onMachine('a service that died with a core file', 'core', async (m, step) => {
 	});
 	await step('a click opens it in the debugger, where it died', async () => {
 		await wb.page.locator('.codelens-decoration a', { hasText: 'Open core dump' }).first().click();
-		await d.toolbar.waitFor();
+		await wb.page.locator('.tab.active', { hasText: 'boom.go' }).waitFor(); // which takes the focus
+		await wb.palette('View: Show Run and Debug'); // VS Code shows it at the first session only
 		await d.stopped('main.boom', wb.lineOf('boom.go', 'panic('));
 		await d.value('fuse', 7);
 		await wb.shot('opened');
@@ -56,8 +58,9 @@ onMachine('a service that died with a core file', 'core', async (m, step) => {
 		for (const c of fs.globSync('core*', { cwd: dir })) fs.rmSync(path.join(dir, c));
 		await wb.openFile('main.go');
 		await wb.page.locator('.codelens-decoration a', { hasText: 'Open core dump' }).first().click();
-		await wb.page.locator('.monaco-dialog-box', { hasText: 'core' }).waitFor();
+		await wb.page.locator('.monaco-dialog-box', { hasText: 'or it is gone' }).waitFor();
 		await wb.shot('gone');
+		assert.equal(await wb.page.locator('.notification-toast').count(), 0, 'it was said twice');
 	});
 }, limit);
 

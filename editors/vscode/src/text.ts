@@ -63,7 +63,7 @@ export function phaseText(s: Service): string {
     case 'shipping':
       return s.phase;
     case 'waiting':
-      return 'built, waits: stopped in the debugger';
+      return s.debug?.on_save === 'never' ? 'built, waits until you restart or swap it in' : 'built, waits: stopped in the debugger';
     case 'live':
       if (s.debug?.stopped) return 'stopped in the debugger';
       return s.ms ? `live in ${duration(s.ms)}` : 'live';

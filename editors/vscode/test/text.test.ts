@@ -25,6 +25,7 @@ test('the status bar', () => {
     ['in the debugger', running, all(service({ phase: 'live', ms: 182, debug: { by: 'x', ready: true, on_save: 'continue' } })), '$(pass-filled) orders: live in 182 ms', 'plain'],
     ['at a breakpoint', running, all(service({ phase: 'live', ms: 182, debug: { by: 'x', ready: true, stopped: true, on_save: 'continue' } })), '$(debug-pause) orders: stopped in the debugger', 'plain'],
     ['a save waits', running, all(service({ phase: 'waiting', debug: { by: 'x', ready: true, stopped: true, on_save: 'continue', waiting: 3 } })), '$(debug-pause) orders: built, waits: stopped in the debugger', 'warning'],
+    ['a save waits for a word', running, all(service({ phase: 'waiting', debug: { by: 'x', ready: true, on_save: 'never', waiting: 3 } })), '$(debug-pause) orders: built, waits until you restart or swap it in', 'warning'],
     ['failed', running, all(service({ phase: 'failed', problems: [problem] })), '$(error) orders: failed: main.go:12:5: undefined: x', 'error'],
     ['down', running, all(service({ phase: 'down', exit_code: 2 })), '$(debug-stop) orders: down: exit code 2', 'error'],
     ['lost', running, all(service({ phase: 'lost', detail: 'the pod was evicted' })), '$(debug-disconnect) orders: disconnected: the pod was evicted', 'warning'],

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"time"
 
+	"fairlead.dev/test/bench/measure"
+
 	"github.com/google/go-dap"
 )
 
@@ -197,8 +199,13 @@ func (c *client) stopped() (thread int, err error) {
 	return b.ThreadId, err
 }
 
+// settled is how long after a stop the steps begin: a person looks first, and both sides have work left of the beginning
+// that is no part of a step (the agent indexes the executable, the kernel frees the old process).
+const settled = time.Second
+
 // step measures steps over until the stack is there.
 func (c *client) step(thread, n int, figures []float64) ([]float64, error) {
+	time.Sleep(settled)
 	for range min(n, 6) { // main has some statements before it serves
 		start := time.Now()
 		if err := c.call("next", map[string]any{"threadId": thread}, nil); err != nil {
@@ -211,7 +218,7 @@ func (c *client) step(thread, n int, figures []float64) ([]float64, error) {
 		if err := c.call("stackTrace", map[string]any{"threadId": thread, "levels": 20}, nil); err != nil {
 			return figures, err
 		}
-		figures = append(figures, ms(time.Since(start)))
+		figures = append(figures, measure.MS(time.Since(start)))
 	}
 	return figures, nil
 }

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"fairlead.dev/test/bench/measure"
 )
 
 // endured is what a session of many redeploys has used, in its tenth and in its last: descriptors and resident memory of
@@ -49,14 +51,14 @@ func endure(n int) (r endured, err error) {
 	// An agent of its own, so that nobody else's doings are measured.
 	os.Setenv("FAIRLEAD_AGENT", filepath.Join(dir, "agent.sock"))
 	defer os.Unsetenv("FAIRLEAD_AGENT")
-	s := source{filepath.Join(dir, "small")}
+	s := source{measure.Shop{Dir: filepath.Join(dir, "small")}}
 	write := func(v string) error {
-		return os.WriteFile(filepath.Join(s.main(), "main.go"), fmt.Appendf(nil, small, v), 0o644)
+		return os.WriteFile(filepath.Join(s.Main(), "main.go"), fmt.Appendf(nil, small, v), 0o644)
 	}
-	if err := os.MkdirAll(s.main(), 0o755); err != nil {
+	if err := os.MkdirAll(s.Main(), 0o755); err != nil {
 		return r, err
 	}
-	if err := os.WriteFile(filepath.Join(s.dir, "go.mod"), []byte("module example.com/small\n\ngo 1.26\n"), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(s.Dir, "go.mod"), []byte("module example.com/small\n\ngo 1.26\n"), 0o644); err != nil {
 		return r, err
 	}
 	if err := write("edit-0"); err != nil {
@@ -67,7 +69,7 @@ func endure(n int) (r endured, err error) {
 		return r, err
 	}
 	defer c.close()
-	if err := c.begin("launch", map[string]any{"program": s.main(), "on": "local"}, s); err != nil {
+	if err := c.begin("launch", map[string]any{"program": s.Main(), "on": "local"}, s); err != nil {
 		return r, err
 	}
 	for i := 0; ; i++ {

@@ -17,9 +17,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
+
+	"fairlead.dev/test/bench/measure"
 )
 
 var (
@@ -36,42 +37,21 @@ var (
 	verbose    = flag.Bool("v", false, "tell each edit on stderr")
 )
 
-// spread is a figure over several runs.
-type spread struct {
-	Min    float64 `json:"min"`
-	Median float64 `json:"median"`
-	Max    float64 `json:"max"`
-}
-
-func spreadOf(v []float64) spread {
-	if len(v) == 0 {
-		return spread{}
-	}
-	s := slices.Sorted(slices.Values(v))
-	return spread{s[0], s[len(s)/2], s[len(s)-1]}
-}
-
 type report struct {
-	Mode     string `json:"mode"`
-	N        int    `json:"n"`
-	Size     int64  `json:"size"`      // of the executable with symbols
-	FloorMS  spread `json:"floor_ms"`  // go build, and Delve's start until it stands in main
-	BuildMS  spread `json:"build_ms"`  // of it: the build
-	TotalMS  spread `json:"total_ms"`  // save until the client is told of the stop
-	BesideMS spread `json:"beside_ms"` // total less the floor of the same turn
-	StepMS   spread `json:"step_ms"`   // through Fairlead
-	DirectMS spread `json:"step_direct_ms"`
+	Mode     string         `json:"mode"`
+	N        int            `json:"n"`
+	Size     int64          `json:"size"`      // of the executable with symbols
+	FloorMS  measure.Spread `json:"floor_ms"`  // go build, and Delve's start until it stands in main
+	BuildMS  measure.Spread `json:"build_ms"`  // of it: the build
+	TotalMS  measure.Spread `json:"total_ms"`  // save until the client is told of the stop
+	BesideMS measure.Spread `json:"beside_ms"` // total less the floor of the same turn
+	StepMS   measure.Spread `json:"step_ms"`   // through Fairlead
+	DirectMS measure.Spread `json:"step_direct_ms"`
 }
 
 func main() {
 	flag.Parse()
-	if cache, err := os.UserCacheDir(); err == nil && *kubeconfig == "" { // see test/cluster/README.md
-		state := filepath.Join(cache, "fairlead-test", "run")
-		*kubeconfig = filepath.Join(state, "kubeconfig")
-		if b, err := os.ReadFile(filepath.Join(state, "registry")); err == nil && *registry == "" {
-			*registry = strings.TrimSpace(string(b))
-		}
-	}
+	measure.Cluster(kubeconfig, registry)
 	fail := func(what string, err error) {
 		if err != nil {
 			fmt.Fprintf(os.Stderr, "debug: error: %s: %v\n", what, err)
@@ -82,7 +62,7 @@ func main() {
 		if p == "" {
 			continue
 		}
-		r, err := measure(p)
+		r, err := run(p)
 		fail(p, err)
 		fail(p, json.NewEncoder(os.Stdout).Encode(r))
 	}
@@ -93,25 +73,23 @@ func main() {
 	}
 }
 
-func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
-
-// measure is one provider.
-func measure(provider string) (r report, err error) {
+// run is one provider.
+func run(provider string) (r report, err error) {
 	r.Mode = provider
 	dir, err := os.MkdirTemp("", "bench-debug-")
 	if err != nil {
 		return r, err
 	}
 	defer os.RemoveAll(dir)
-	ours, floors := source{filepath.Join(dir, "ours")}, source{filepath.Join(dir, "floor")}
+	ours, floors := source{measure.Shop{Dir: filepath.Join(dir, "ours")}}, source{measure.Shop{Dir: filepath.Join(dir, "floor")}}
 	for _, s := range []source{ours, floors} {
-		if err := os.CopyFS(s.dir, os.DirFS(*service)); err != nil {
+		if err := os.CopyFS(s.Dir, os.DirFS(*service)); err != nil {
 			return r, err
 		}
 	}
 	if provider == "kubernetes" {
 		text := fmt.Sprintf("version: 1\non: kubernetes\nkubernetes: {kubeconfig: %s, registry: %s}\n", *kubeconfig, *registry)
-		if err := os.WriteFile(filepath.Join(ours.dir, "fairlead.yaml"), []byte(text), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(ours.Dir, "fairlead.yaml"), []byte(text), 0o644); err != nil {
 			return r, err
 		}
 	}
@@ -124,7 +102,7 @@ func measure(provider string) (r report, err error) {
 		return r, err
 	}
 	defer c.close()
-	if err := c.begin("launch", map[string]any{"program": ours.main(), "args": []string{"-port", freePort()}, "on": provider}, ours); err != nil {
+	if err := c.begin("launch", map[string]any{"program": ours.Main(), "args": []string{"-port", freePort()}, "on": provider}, ours); err != nil {
 		return r, err
 	}
 	thread, err := c.stopped()
@@ -139,7 +117,7 @@ func measure(provider string) (r report, err error) {
 		if err := c.call("continue", map[string]any{"threadId": thread}, nil); err != nil {
 			return r, err
 		}
-		if err := floors.edit(fmt.Sprintf("floor-%d", i)); err != nil {
+		if err := floors.Edit(fmt.Sprintf("floor-%d", i)); err != nil {
 			return r, err
 		}
 		start := time.Now()
@@ -158,7 +136,7 @@ func measure(provider string) (r report, err error) {
 		d.close()
 
 		start = time.Now()
-		if err := ours.edit(fmt.Sprintf("ours-%d", i)); err != nil {
+		if err := ours.Edit(fmt.Sprintf("ours-%d", i)); err != nil {
 			return r, err
 		}
 		if thread, err = c.stopped(); err != nil {
@@ -166,16 +144,16 @@ func measure(provider string) (r report, err error) {
 		}
 		total := time.Since(start)
 		if *verbose {
-			fmt.Fprintf(os.Stderr, "%s edit %d: floor %.0f (build %.0f), total %.0f\n", provider, i, ms(floor), ms(built), ms(total))
+			fmt.Fprintf(os.Stderr, "%s edit %d: floor %.0f (build %.0f), total %.0f\n", provider, i, measure.MS(floor), measure.MS(built), measure.MS(total))
 		}
 		if i < *warm {
 			continue
 		}
-		floorsMS, builds = append(floorsMS, ms(floor)), append(builds, ms(built))
-		totals, beside = append(totals, ms(total)), append(beside, ms(total)-ms(floor))
+		floorsMS, builds = append(floorsMS, measure.MS(floor)), append(builds, measure.MS(built))
+		totals, beside = append(totals, measure.MS(total)), append(beside, measure.MS(total)-measure.MS(floor))
 	}
 	r.N = len(totals)
-	r.FloorMS, r.BuildMS, r.TotalMS, r.BesideMS = spreadOf(floorsMS), spreadOf(builds), spreadOf(totals), spreadOf(beside)
-	r.StepMS, r.DirectMS = spreadOf(through), spreadOf(direct)
+	r.FloorMS, r.BuildMS, r.TotalMS, r.BesideMS = measure.Of(floorsMS), measure.Of(builds), measure.Of(totals), measure.Of(beside)
+	r.StepMS, r.DirectMS = measure.Of(through), measure.Of(direct)
 	return r, c.call("disconnect", map[string]any{"terminateDebuggee": true}, nil)
 }

@@ -17,12 +17,10 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -30,6 +28,8 @@ import (
 	"time"
 
 	"fairlead.dev/api"
+	"fairlead.dev/test/bench/measure"
+	"fairlead.dev/test/freeport"
 )
 
 var (
@@ -44,53 +44,32 @@ var (
 	verbose    = flag.Bool("v", false, "tell each edit on stderr")
 )
 
-// spread is a figure over several runs.
-type spread struct {
-	Min    float64 `json:"min"`
-	Median float64 `json:"median"`
-	Max    float64 `json:"max"`
-}
-
-func spreadOf(v []float64) spread {
-	if len(v) == 0 {
-		return spread{}
-	}
-	s := slices.Sorted(slices.Values(v))
-	return spread{s[0], s[len(s)/2], s[len(s)-1]}
-}
-
 type report struct {
-	Mode       string  `json:"mode"`
-	N          int     `json:"n"`
-	FloorMS    spread  `json:"floor_ms"`    // go build and start, until it answers
-	TotalMS    spread  `json:"total_ms"`    // save until the new code answers
-	OverheadMS spread  `json:"overhead_ms"` // beyond the build inside this very edit and the start of the floor beside it
-	BesideMS   spread  `json:"beside_ms"`   // total less the floor of the same turn
-	BuildMS    spread  `json:"build_ms"`    // of it: the build
-	TransferMS spread  `json:"transfer_ms"`
-	Bytes      spread  `json:"bytes"`
-	Percent    spread  `json:"bytes_percent"` // of the executable
-	Size       int64   `json:"size"`
-	FirstMS    float64 `json:"first_ms"`       // `fairlead run` until ready, warm build cache
-	FirstFloor float64 `json:"first_floor_ms"` // go build of unchanged source to a new file, and start
+	Mode       string         `json:"mode"`
+	N          int            `json:"n"`
+	FloorMS    measure.Spread `json:"floor_ms"`    // go build and start, until it answers
+	TotalMS    measure.Spread `json:"total_ms"`    // save until the new code answers
+	OverheadMS measure.Spread `json:"overhead_ms"` // beyond the build inside this very edit and the start of the floor beside it
+	BesideMS   measure.Spread `json:"beside_ms"`   // total less the floor of the same turn
+	BuildMS    measure.Spread `json:"build_ms"`    // of it: the build
+	TransferMS measure.Spread `json:"transfer_ms"`
+	Bytes      measure.Spread `json:"bytes"`
+	Percent    measure.Spread `json:"bytes_percent"` // of the executable
+	Size       int64          `json:"size"`
+	FirstMS    float64        `json:"first_ms"`       // `fairlead run` until ready, warm build cache
+	FirstFloor float64        `json:"first_floor_ms"` // go build of unchanged source to a new file, and start
 }
 
 func main() {
 	flag.Parse()
-	if cache, err := os.UserCacheDir(); err == nil && *kubeconfig == "" { // see test/cluster/README.md
-		state := filepath.Join(cache, "fairlead-test", "run")
-		*kubeconfig = filepath.Join(state, "kubeconfig")
-		if b, err := os.ReadFile(filepath.Join(state, "registry")); err == nil && *registry == "" {
-			*registry = strings.TrimSpace(string(b))
-		}
-	}
+	measure.Cluster(kubeconfig, registry)
 	for _, p := range strings.Split(*on, ",") {
 		modes := []time.Duration{0}
 		if *drain > 0 {
 			modes = append(modes, *drain)
 		}
 		for _, d := range modes {
-			r, err := measure(p, d)
+			r, err := run(p, d)
 			if err != nil {
 				fmt.Fprintf(os.Stderr, "edit: error: %s: %v\n", p, err)
 				os.Exit(1)
@@ -110,7 +89,7 @@ type bench struct {
 	client   *http.Client
 }
 
-func measure(provider string, drain time.Duration) (r report, err error) {
+func run(provider string, drain time.Duration) (r report, err error) {
 	r.Mode = provider
 	if drain > 0 {
 		r.Mode += "-drain"
@@ -124,11 +103,11 @@ func measure(provider string, drain time.Duration) (r report, err error) {
 	if err := os.CopyFS(b.src, os.DirFS(*service)); err != nil {
 		return r, err
 	}
-	if b.port, err = freePort(); err != nil {
+	if b.port, err = freeport.Find(); err != nil {
 		return r, err
 	}
 	defer b.stopFloor()
-	own, err := freePort()
+	own, err := freeport.Find()
 	if err != nil {
 		return r, err
 	}
@@ -152,7 +131,7 @@ func measure(provider string, drain time.Duration) (r report, err error) {
 	if err := b.startFloor(); err != nil {
 		return r, err
 	}
-	r.FirstFloor = ms(time.Since(start))
+	r.FirstFloor = measure.MS(time.Since(start))
 
 	args := []string{"run", b.src, "--json", "--on", provider}
 	if provider == "kubernetes" {
@@ -172,7 +151,7 @@ func measure(provider string, drain time.Duration) (r report, err error) {
 	if err != nil {
 		return r, err
 	}
-	r.FirstMS = ms(time.Since(start))
+	r.FirstMS = measure.MS(time.Since(start))
 	url := ready.(*api.ReadyEvent).URL
 
 	var floors, totals, overheads, besides, builds, transfers, sent, percents []float64
@@ -189,7 +168,7 @@ func measure(provider string, drain time.Duration) (r report, err error) {
 		if err := b.startFloor(); err != nil {
 			return r, err
 		}
-		floor := ms(time.Since(t0))
+		floor := measure.MS(time.Since(t0))
 
 		want := b.next()
 		mark := a.seen()
@@ -205,7 +184,7 @@ func measure(provider string, drain time.Duration) (r report, err error) {
 		if err := b.until(url, want, 2*time.Minute); err != nil {
 			return r, err
 		}
-		total := ms(time.Since(t0))
+		total := measure.MS(time.Since(t0))
 		be, err := a.after(mark, func(e api.Event) bool { v, ok := e.(*api.BuildEvent); return ok && v.OK })
 		if err != nil {
 			return r, err
@@ -230,20 +209,9 @@ func measure(provider string, drain time.Duration) (r report, err error) {
 		r.Size = build.Size
 	}
 	r.N = len(totals)
-	r.FloorMS, r.TotalMS, r.OverheadMS, r.BesideMS = spreadOf(floors), spreadOf(totals), spreadOf(overheads), spreadOf(besides)
-	r.BuildMS, r.TransferMS, r.Bytes, r.Percent = spreadOf(builds), spreadOf(transfers), spreadOf(sent), spreadOf(percents)
+	r.FloorMS, r.TotalMS, r.OverheadMS, r.BesideMS = measure.Of(floors), measure.Of(totals), measure.Of(overheads), measure.Of(besides)
+	r.BuildMS, r.TransferMS, r.Bytes, r.Percent = measure.Of(builds), measure.Of(transfers), measure.Of(sent), measure.Of(percents)
 	return r, nil
-}
-
-func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
-
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
 // floorDir is where the floor is built: a second copy of the source.
@@ -254,37 +222,10 @@ func (b *bench) next() string { return fmt.Sprintf("edit-%d-ours", b.edit) }
 // change makes a new edit for the floor; save makes one for Fairlead.
 func (b *bench) change() error {
 	b.edit++
-	return b.write(b.floorDir(), fmt.Sprintf("edit-%d-floor", b.edit))
+	return measure.Shop{Dir: b.floorDir()}.Edit(fmt.Sprintf("edit-%d-floor", b.edit))
 }
 
-func (b *bench) save(v string) error { return b.write(b.src, v) }
-
-// write edits a copy of the service: a constant, and lines that are added to main.
-func (b *bench) write(dir, v string) error {
-	p := filepath.Join(dir, "internal", "version", "version.go")
-	text, err := os.ReadFile(p)
-	if err != nil {
-		return err
-	}
-	i := bytes.Index(text, []byte(`Version = "`))
-	if i < 0 {
-		return fmt.Errorf("%s has no Version", p)
-	}
-	i += len(`Version = "`)
-	j := i + bytes.IndexByte(text[i:], '"')
-	m := filepath.Join(dir, "cmd", "shop", "edit.go")
-	lines, err := os.ReadFile(m)
-	if errors.Is(err, os.ErrNotExist) {
-		lines = []byte("package main\n\nimport (\n\t\"fmt\"\n\t\"os\"\n)\n")
-	} else if err != nil {
-		return err
-	}
-	lines = fmt.Appendf(lines, "\nfunc init() {\n\tif len(os.Args) > 100000 {\n\t\tfmt.Fprintf(os.Stderr, \"%s: %%d arguments, %%q\\n\", len(os.Args), os.Args[0])\n\t}\n}\n", v)
-	if err := os.WriteFile(m, lines, 0o644); err != nil {
-		return err
-	}
-	return os.WriteFile(p, slices.Concat(text[:i], []byte(v), text[j:]), 0o644)
-}
+func (b *bench) save(v string) error { return measure.Shop{Dir: b.src}.Edit(v) }
 
 // build is the floor's build, with the flags and the environment of Fairlead's.
 func (b *bench) build() (float64, error) {
@@ -298,7 +239,7 @@ func (b *bench) build() (float64, error) {
 	if err := b.goBuild(b.floorDir(), filepath.Join(b.dir, "floor-bin")); err != nil {
 		return 0, err
 	}
-	return ms(time.Since(t0)), nil
+	return measure.MS(time.Since(t0)), nil
 }
 
 func (b *bench) goBuild(dir, out string) error {

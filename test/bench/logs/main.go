@@ -20,11 +20,12 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"fairlead.dev/test/bench/measure"
 )
 
 var (
@@ -98,14 +99,8 @@ func main() {
 		}
 		return
 	}
-	if cache, err := os.UserCacheDir(); err == nil && *kubeconfig == "" { // see test/cluster/README.md
-		state := filepath.Join(cache, "fairlead-test", "run")
-		*kubeconfig = filepath.Join(state, "kubeconfig")
-		if b, err := os.ReadFile(filepath.Join(state, "registry")); err == nil && *registry == "" {
-			*registry = strings.TrimSpace(string(b))
-		}
-	}
-	if err := measure(); err != nil {
+	measure.Cluster(kubeconfig, registry)
+	if err := rounded(); err != nil {
 		fmt.Fprintln(os.Stderr, "logs: error:", err)
 		os.Exit(1)
 	}
@@ -117,7 +112,8 @@ func say(format string, args ...any) {
 	}
 }
 
-func measure() (err error) {
+// rounded runs every rate and mode, in turns.
+func rounded() (err error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	dir, err := os.MkdirTemp("", "bench-logs-")

@@ -15,11 +15,6 @@ import (
 	"strconv"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/clientcmd"
-
 	"fairlead.dev/api"
 	"fairlead.dev/bridge"
 	"fairlead.dev/bridge/kube"
@@ -28,6 +23,12 @@ import (
 	"fairlead.dev/server"
 	"fairlead.dev/server/journal"
 	"fairlead.dev/syncer/build"
+	"fairlead.dev/test/freeport"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
 )
 
 // cluster is a namespace of the benchmark's own.
@@ -90,7 +91,7 @@ func startSession(ctx context.Context, dir string, c *cluster) (place, error) {
 	if err != nil {
 		return nil, err
 	}
-	port, err := freePort()
+	port, err := freeport.Find()
 	if err != nil {
 		return nil, err
 	}
@@ -144,15 +145,6 @@ func startSession(ctx context.Context, dir string, c *cluster) (place, error) {
 		}
 	}
 	return s, nil
-}
-
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
 func (s *session) url() string { return s.answer }

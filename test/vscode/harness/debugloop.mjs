@@ -121,7 +121,7 @@ export async function debugLoop(m, step, { dir, settings, readme = () => ({}) })
 		await edit(last + 1);
 		await f.choose('Never While Stopped', /built, waits/);
 		await goOn(`/ask-${last} says ${last}`);
-		await f.state(/built, waits/);
+		await f.state(/built, waits until you restart/);
 		await wb.shot('never');
 		assert.deepEqual(await now(), old, 'it was swapped in');
 		await d.press('restart');
