@@ -100,6 +100,8 @@ type Service struct {
 	// MS is how long the last generation took from the save until it answered; 0 if it was no save.
 	MS int64 `json:"ms,omitempty"`
 
+	// Dependencies are what the service calls, as far as they are known, and how they are.
+	Dependencies []Dependency `json:"dependencies,omitempty"`
 	// Debug is the debug session that there is; null without one.
 	Debug *Debug `json:"debug,omitempty"`
 	// Core is the path in the pod of the core file that the last process left; empty without one.

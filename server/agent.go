@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"fairlead.dev/api"
+	"fairlead.dev/bridge"
 	"fairlead.dev/server/journal"
 )
 
@@ -52,6 +53,8 @@ type Plan struct {
 	Config Config
 	// Why says how the main package was found.
 	Why string
+	// Dependencies are brought about before the service starts: on this machine, where nobody else does.
+	Dependencies []Dependency
 	// Shape is what else the request asks for, by its name for people. A running session that differs in it is joined as
 	// it is, and the answer names the difference.
 	Shape map[string]string
@@ -107,8 +110,11 @@ type held struct {
 	done    chan struct{} // closed when the session has ended and is forgotten
 	err     error         // why, once done is closed
 
+	needs *needs // nil without dependencies here
+
 	// Under the agent's lock.
 	state   *state
+	news    chan struct{}     // closed, and made anew, at every change
 	holders map[string]bool   // client IDs
 	claims  map[string]*Claim // the debug session, by its client's ID
 	keep    bool
@@ -375,11 +381,23 @@ func difference(running, asked Plan) string {
 // begin starts a session, with the lock held.
 func (a *Agent) begin(plan Plan, keep bool) (*held, error) {
 	name := plan.Config.Spec.Name
-	h := &held{name: name, plan: plan, journal: journal.New(journal.Options{LogBytes: journalBytes}), done: make(chan struct{}), holders: map[string]bool{}, claims: map[string]*Claim{}, keep: keep}
+	h := &held{name: name, plan: plan, news: make(chan struct{}), journal: journal.New(journal.Options{LogBytes: journalBytes}), done: make(chan struct{}), holders: map[string]bool{}, claims: map[string]*Claim{}, keep: keep}
 	cfg := plan.Config
 	cfg.Emit = func(e api.Event) { a.event(h, e) }
 	cfg.note = func(step any) { a.step(h, step) }
 	h.state = newState(api.Service{Environment: cfg.Record.Environment, Dir: cfg.Record.Dir, Package: cfg.Service.Dir, Module: cfg.Service.ModuleDir, Keep: keep}, time.Now())
+	if len(plan.Dependencies) > 0 {
+		h.needs = newNeeds(name, plan.Dependencies)
+		h.state.svc.Dependencies = h.needs.list()
+		open := cfg.Open
+		cfg.expand = h.needs.expand
+		cfg.Open = func(ctx context.Context, spec bridge.Spec, progress bridge.Progress) (bridge.Environment, error) {
+			if err := a.require(ctx, h, progress); err != nil {
+				return nil, err
+			}
+			return open(ctx, spec, progress)
+		}
+	}
 	s, err := a.cfg.newSession(cfg)
 	if err != nil {
 		return nil, err
@@ -418,6 +436,9 @@ func (a *Agent) over(h *held, err error) {
 			delete(a.ended, h.name)
 		}
 	})
+	if c := a.clients[holderPrefix+h.name]; c != nil {
+		a.release(c, h.name+" has ended")
+	}
 	for id := range h.holders {
 		if c := a.clients[id]; c != nil && c.attached == 0 && !a.holds(id) {
 			a.forget(c)
@@ -459,6 +480,8 @@ func (a *Agent) apply(h *held, step any) {
 func (a *Agent) changed(h *held) {
 	h.state.svc.Clients = a.names(h)
 	h.state.svc.Keep = h.keep
+	close(h.news)
+	h.news = make(chan struct{})
 	if len(a.attached) > 0 {
 		a.broadcast(api.Update{Service: h.state.service()})
 	}
@@ -619,6 +642,7 @@ func (a *Agent) letGo(h *held, id, why string) {
 		return
 	}
 	a.changed(h)
+	a.sweep(why)
 }
 
 // endSession ends a session; its environment goes unless it is kept.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -136,7 +137,7 @@ func (a *Agent) count(next http.Handler) http.Handler {
 // checkRun refuses what no front end means.
 func checkRun(r api.RunRequest) error {
 	switch {
-	case r.Client == "" || len(r.Client) > maxID:
+	case !isClientID(r.Client):
 		return badRequest("client must be an attachment's ID")
 	case r.Path != "" && (!filepath.IsAbs(r.Path) || r.Dir != "" || r.Main != ""):
 		return badRequest(fmt.Sprintf("path must be an absolute path, without dir and main, and is %q", r.Path))
@@ -146,11 +147,16 @@ func checkRun(r api.RunRequest) error {
 	return nil
 }
 
+// isClientID says whether a front end may call itself so: not as an environment that holds others does.
+func isClientID(id string) bool {
+	return id != "" && len(id) <= maxID && !strings.HasPrefix(id, holderPrefix)
+}
+
 // serveAttach is a client's presence.
 func (a *Agent) serveAttach(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	id, name := q.Get("client"), q.Get("name")
-	if id == "" || len(id) > maxID || len(name) > maxName {
+	if !isClientID(id) || len(name) > maxName {
 		refuse(w, badRequest("client must be an ID of at most 64 characters, name one of at most 200"))
 		return
 	}

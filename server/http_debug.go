@@ -36,7 +36,7 @@ func checkOnSave(v string) (string, error) {
 func (a *Agent) serveDebug(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	id, by := q.Get("client"), q.Get("name")
-	if id == "" || len(id) > maxID || len(by) > maxName {
+	if !isClientID(id) || len(by) > maxName {
 		refuse(w, badRequest("client must be an ID of at most 64 characters, name one of at most 200"))
 		return
 	}

@@ -52,6 +52,11 @@ type Config struct {
 	Emit   func(api.Event)
 	Logger *slog.Logger
 
+	// Command is a shell command that is run in place of a service that is built; empty without. Service then only names it.
+	Command string
+
+	// expand puts the addresses of dependencies into an argument or a variable's value; may be nil.
+	expand func(string) string
 	// note is told the steps of state.go that are no events, in order with Emit; may be nil.
 	note func(step any)
 }
@@ -109,7 +114,7 @@ func NewSession(cfg Config) (*Session, error) {
 		saved: map[api.Generation]time.Time{}, ready: map[api.Generation]string{}, again: map[api.Generation]bool{}}
 	s.kept.Store(cfg.Keep)
 	s.conn = bridge.New(bridge.Options{Dial: s.dial, Token: rec.Token, Name: rec.Agent, TakeOver: cfg.TakeOver, Keep: cfg.Keep, OnState: s.connState})
-	s.builds = &builds{svc: cfg.Service, cfg: cfg.Build, out: filepath.Join(cfg.Records.Folder(cfg.Spec.Name), fmt.Sprintf("out-%d", os.Getpid()))}
+	s.builds = &builds{svc: cfg.Service, cfg: cfg.Build, command: cfg.Command, out: filepath.Join(cfg.Records.Folder(cfg.Spec.Name), fmt.Sprintf("out-%d", os.Getpid()))}
 	s.debug = newDebugging(s)
 	s.loop = syncer.New(syncer.Config{
 		Pod: s.conn, Folders: cfg.Folders, Process: s.process, Name: cfg.Service.Name,
@@ -376,6 +381,14 @@ func (s *Session) process() api.Process {
 		p.Port = found.Port
 	}
 	p.Env = append(append([]string{}, found.Env...), p.Env...)
+	if s.cfg.expand != nil {
+		p.Args = slices.Clone(p.Args)
+		for _, texts := range [][]string{p.Args, p.Env} {
+			for i := range texts {
+				texts[i] = s.cfg.expand(texts[i])
+			}
+		}
+	}
 	return p
 }
 

@@ -27,6 +27,8 @@ type (
 	anew struct{}
 	// crashed: the service wrote that it panicked.
 	crashed struct{ problem *api.Problem }
+	// depends is how the service's dependencies are, all of them.
+	depends struct{ all []api.Dependency }
 	// debugged: the debug session is like that now; nil: there is none.
 	debugged struct{ debug *api.Debug }
 	// leaving: the session is being ended, in words for what.
@@ -45,10 +47,11 @@ const (
 	keyWatch       = "watch" // owner "sync"
 	keyProcess     = "process"
 	keyDebug       = "debug"
+	keyNeeds       = "dependencies"
 	keyLogs        = "logs" // owner "environment"; a connection that is there again does not clear it
 )
 
-var keys = []string{keyEnvironment, keyLogs, keySettings, keyBuild, keySync, keyWatch, keyProcess, keyDebug}
+var keys = []string{keyEnvironment, keyLogs, keySettings, keyBuild, keySync, keyWatch, keyProcess, keyDebug, keyNeeds}
 
 // state makes an api.Service of what happens in a session. It is pure: times come with the steps.
 type state struct {
@@ -91,6 +94,7 @@ func (s *state) service() *api.Service {
 		debug := *c.Debug
 		c.Debug = &debug
 	}
+	c.Dependencies = slices.Clone(c.Dependencies)
 	c.Ports, c.Clients, c.Problems = slices.Clone(c.Ports), slices.Clone(c.Clients), slices.Clone(c.Problems)
 	return &c
 }
@@ -139,6 +143,8 @@ func (s *state) apply(step any, now time.Time) bool {
 		if e.debug == nil {
 			delete(s.problems, keyDebug)
 		}
+	case depends:
+		s.depends(e.all)
 	case leaving:
 		s.stopping, s.stop = true, e.why
 	case over:
@@ -237,6 +243,18 @@ func (s *state) problem(e *api.ProblemEvent) {
 		}
 		s.add(p.Owner, p)
 	}
+}
+
+// depends takes over how the dependencies are. One that cannot be used is a warning: the service itself may run.
+func (s *state) depends(all []api.Dependency) {
+	s.svc.Dependencies = all
+	var ps []*api.Problem
+	for _, d := range all {
+		if d.Health == api.HealthFailed {
+			ps = append(ps, dependencyFailed(d))
+		}
+	}
+	s.replace(keyNeeds, keyNeeds, ps)
 }
 
 func (s *state) over(err error) {

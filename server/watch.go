@@ -15,6 +15,11 @@ import (
 // watch follows the workspace's files and tells the loop what it must do: build, when what the executable is made of
 // has changed, or ship, when only a synced folder has.
 func (s *Session) watch(ctx context.Context) error {
+	if s.cfg.Command != "" { // no file of ours makes it another
+		close(s.watching)
+		<-ctx.Done()
+		return nil
+	}
 	extra := func() []string {
 		var dirs []string
 		if in := s.builds.inputs.Load(); in != nil {

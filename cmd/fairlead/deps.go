@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -26,7 +25,8 @@ func newDeps(stdout io.Writer) *cobra.Command {
 		Short: "List what the service depends on, why it is thought so, and how its environment has it",
 		Long: `Deps finds what the service in DIR (the current folder by default) depends on: the Services of the
 staging namespace that the environment variables, arguments and ConfigMaps of its Deployment name.
-Secrets are not read. What it finds wrong, or cannot find, is corrected in fairlead.yaml.`,
+Secrets are not read. What it finds wrong, or cannot find, is corrected in fairlead.yaml. On this
+machine the dependencies are those that fairlead.yaml names: services of the workspace, or commands.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return &usageError{fmt.Errorf("unexpected argument %q", args[1])}
@@ -35,15 +35,16 @@ Secrets are not read. What it finds wrong, or cannot find, is corrected in fairl
 			if err != nil {
 				return err
 			}
-			_, set, spec, err := findService(c.Context(), dir, runOptions{dir: dir, main: main, place: place, env: environment()})
+			svc, set, spec, err := findService(c.Context(), dir, runOptions{dir: dir, main: main, place: place, env: environment()})
 			if err != nil {
 				return err
 			}
-			if set.on != "kubernetes" {
-				return &api.Problem{Code: "deps-local", Message: "the dependencies of an environment on this machine are not known: they are found in a staging namespace",
-					Hint: "say where that is: fairlead deps --on kubernetes --namespace NAME"}
+			var r kube.DependencyReport
+			if set.on == "local" {
+				r, err = localDependencies(c.Context(), set, svc, spec)
+			} else {
+				r, err = kube.FindDependencies(c.Context(), spec, set.kube)
 			}
-			r, err := kube.FindDependencies(c.Context(), spec, set.kube)
 			if err != nil {
 				return err
 			}
@@ -99,15 +100,6 @@ func printDeps(w io.Writer, r kube.DependencyReport) error {
 	}
 	_, err := fmt.Fprintf(w, "\nTo change one, or to add one that was not found, write in fairlead.yaml:\n\n  dependencies:\n    %s: fresh # a copy of your own; shared is staging's, off is none\n", clean(name))
 	return err
-}
-
-// checkDependencies refuses what the embedded default does not have.
-func (c choice) checkDependencies() error {
-	if c.on != "local" || len(c.dependencies) == 0 {
-		return nil
-	}
-	return &api.Problem{Code: "deps-local", Message: "dependencies are set (" + strings.Join(slices.Sorted(maps.Keys(c.dependencies)), ", ") + "), and an environment on this machine has none",
-		Hint: "run it with --on kubernetes, or remove dependencies: from fairlead.yaml"}
 }
 
 // wishes writes dependencies down, to be compared.

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -20,6 +21,11 @@ import (
 // prepare finds what a request of a front end means: the settings, the main package, the environment's name, and how
 // that environment is opened.
 func prepare(ctx context.Context, f folders, r api.RunRequest) (server.Plan, error) {
+	return prepareAs(ctx, f, r, "")
+}
+
+// prepareAs is prepare with the environment's name given, where that is not empty.
+func prepareAs(ctx context.Context, f folders, r api.RunRequest, as string) (server.Plan, error) {
 	dir, err := absDir(r.Dir)
 	if err != nil {
 		return server.Plan{}, err
@@ -30,8 +36,8 @@ func prepare(ctx context.Context, f folders, r api.RunRequest) (server.Plan, err
 	if err != nil {
 		return server.Plan{}, err
 	}
-	if err := set.checkDependencies(); err != nil {
-		return server.Plan{}, err
+	if as != "" {
+		spec.Name = as
 	}
 	on, native, target := set.on, set.build.Native, set.build.Target
 	var synced []syncer.Folder
@@ -50,7 +56,7 @@ func prepare(ctx context.Context, f folders, r api.RunRequest) (server.Plan, err
 				return api.Process{}, build.Config{}, api.Problems(err, "settings")
 			}
 			var ps []*api.Problem
-			if now.on != set.on || !maps.Equal(now.trees, set.trees) || now.name != set.name || now.main != set.main || !maps.Equal(now.dependencies, set.dependencies) {
+			if now.on != set.on || !maps.Equal(now.trees, set.trees) || now.name != set.name || now.main != set.main || !reflect.DeepEqual(now.needs, set.needs) {
 				ps = append(ps, &api.Problem{Code: "settings-restart", Severity: api.SeverityWarning, Message: "some of the changed settings shape the environment itself",
 					Hint: "stop fairlead run and start it again"})
 			}
@@ -72,7 +78,11 @@ func prepare(ctx context.Context, f folders, r api.RunRequest) (server.Plan, err
 	if native {
 		shape["working directory"] = set.process.Dir
 	}
-	return server.Plan{Config: cfg, Why: svc.Why, Shape: shape}, nil
+	plan := server.Plan{Config: cfg, Why: svc.Why, Shape: shape}
+	if native {
+		plan.Dependencies = needs(f, r, set, svc, spec)
+	}
+	return plan, nil
 }
 
 // findService finds the service that a folder means, its settings, and the environment that it has or would have.

@@ -29,7 +29,9 @@ type choice struct {
 	build          build.Config
 	kube           kube.Options
 	dependencies   map[string]api.DependencyWish
-	trees          map[string]string // name to path in the pod
+	needs          map[string]settings.Dependency // the same, as they are written
+	base           string                         // the folder of fairlead.yaml, or the one that was asked for
+	trees          map[string]string              // name to path in the pod
 	synced         []syncer.Folder
 	ignored        func(rel string, dir bool) bool // below root
 	root           string
@@ -95,6 +97,10 @@ func loadSettings(dir, service string, o runOptions) (choice, error) {
 	k := l.Kubernetes
 	c.kube = kube.Options{Kubeconfig: k.Kubeconfig, Context: k.Context, Namespace: k.Namespace, Registry: k.Registry, Image: k.Image,
 		Template: k.Template, Env: o.env, Payload: payload.Executable, CABundle: caBundle(), Version: version}
+	c.needs, c.base = l.Dependencies, dir
+	if l.File != "" {
+		c.base = filepath.Dir(l.File)
+	}
 	for name, d := range l.Dependencies {
 		if c.dependencies == nil {
 			c.dependencies = map[string]api.DependencyWish{}

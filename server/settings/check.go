@@ -55,6 +55,7 @@ var rules = map[string]rule{
 	"text":          {pattern: regexp.MustCompile(`^[^\x00\n]+$`), want: "text", hint: "write one line of text"},
 	"text-or-empty": {pattern: regexp.MustCompile(`^[^\x00]*$`), want: "text without a zero byte", hint: "remove the zero byte"},
 	"to":            {pattern: regexp.MustCompile(`^/[^\x00]*[^\x00/]$`), want: "an absolute path in the pod", hint: "begin it with / and leave out . and .. and double slashes"},
+	"url-path":      {pattern: regexp.MustCompile(`^/[^\x00-\x20]*$`), want: "a path of a URL", hint: "begin it with /, as in /healthz"},
 	"version":       {least: 1, most: 1},
 }
 

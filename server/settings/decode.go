@@ -187,9 +187,18 @@ func (r *reader) mapping(at, n *yaml.Node, v reflect.Value, f field, path string
 				e.Set(had) // a flag that says the mode leaves the seed
 			}
 			ok = r.value(c, e, field{}, p)
-			if d := e.Interface().(Dependency); ok && !short && d.Seed != "" && d.Mode != "fresh" {
-				ok = r.invalid(c, p+".seed", "only a fresh dependency is filled", "set mode: fresh, or remove seed")
+			d := e.Interface().(Dependency)
+			if d.Mode == "" {
+				d.Mode = "shared"
 			}
+			switch {
+			case !ok || short:
+			case d.Seed != "" && d.Mode != "fresh":
+				ok = r.invalid(c, p+".seed", "only a fresh dependency is filled", "set mode: fresh, or remove seed")
+			case d.Main != "" && d.Run != "":
+				ok = r.invalid(c, p+".run", "it is either a command or a main package", "remove main or run")
+			}
+			e.Set(reflect.ValueOf(d))
 		case e.Kind() == reflect.Struct:
 			outer := r.service
 			r.service = true

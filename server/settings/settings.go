@@ -32,8 +32,9 @@ type Settings struct {
 	On string `yaml:"on" check:"on" default:"local" example:"kubernetes"`
 	// Kubernetes says which cluster, and where in it.
 	Kubernetes Kubernetes `yaml:"kubernetes"`
-	// Dependencies say how the environment has what the service calls, by the Service's name. Those that are not named are
-	// found, and shared. `fairlead deps` lists them.
+	// Dependencies say how the environment has what the service calls, by the Service's name. In a cluster, those that are
+	// not named are found, and shared. `{{NAME}}` in `args` and `env` is the address of one, as host:port. `fairlead deps`
+	// lists them.
 	Dependencies map[string]Dependency `yaml:"dependencies" check:"dependency" example:"{postgres: fresh, billing: shared}"`
 	// Build says how the executable is built.
 	Build Build `yaml:"build"`
@@ -67,12 +68,25 @@ type Kubernetes struct {
 // Dependency says how the environment has something that the service calls. A mode alone may be written in place of the
 // map.
 type Dependency struct {
-	// Mode is `shared` for the one in staging, `fresh` for a copy of the environment's own that begins empty, or `off` for
-	// what was found and is no dependency.
-	Mode string `yaml:"mode" check:"mode" required:"true" short:"true" example:"fresh"`
+	// Mode is `shared` for the one that everybody has (in staging, or on this machine), `fresh` for a copy of the
+	// environment's own that begins empty, or `off` for what was found and is no dependency.
+	Mode string `yaml:"mode" check:"mode" default:"shared" short:"true" example:"fresh"`
 	// Seed is the name of a Job or CronJob of the namespace. A copy of it fills a fresh dependency, once, before the service
 	// starts.
 	Seed string `yaml:"seed" check:"object" example:"load-fixtures"`
+	// Main is the main package that it is on this machine: a folder, relative to this file, or an import path. It is built,
+	// run and brought up to date as the service itself is. Without it and `run`, a package of its name is looked for.
+	Main string `yaml:"main" check:"main" scope:"repository" example:"./cmd/billing"`
+	// Run is the shell command that it is on this machine, in this file's folder. `{{port}}` in it is the port that it is to
+	// listen on; the variable PORT has it too.
+	Run string `yaml:"run" check:"text" scope:"repository" example:"redis-server --port {{port}}"`
+	// Port is what it listens on. Without it, a command is given a free one.
+	Port int `yaml:"port" check:"port" example:"6379"`
+	// Ready is a path that answers with a status below 400 once it can be used on this machine. Without it, it can as soon
+	// as it listens.
+	Ready string `yaml:"ready" check:"url-path" example:"/healthz"`
+	// Env is added to its environment on this machine, name by name.
+	Env map[string]string `yaml:"env" check:"env" loose:"true" example:"{LOG_LEVEL: warn}"`
 }
 
 // Build says how the executable is built.

@@ -442,6 +442,14 @@ func (s *Supervisor) prepare(m, cur *api.Manifest) (exe string, changes []*treeC
 
 // checkExecutable refuses what the kernel would: better now than with the old process gone.
 func checkExecutable(path string) error {
+	// A script, whose first line names its interpreter (execve(2)): a dependency that is a command.
+	if line := firstLine(path); strings.HasPrefix(line, "#!") {
+		interp, _, _ := strings.Cut(strings.TrimSpace(line[2:]), " ")
+		if _, err := os.Stat(interp); err != nil {
+			return &api.Problem{Code: api.CodeBadManifest, Message: "the script needs " + interp + ", which is not there"}
+		}
+		return nil
+	}
 	f, err := elf.Open(path)
 	if err != nil {
 		return &api.Problem{Code: api.CodeBadManifest, Message: "the executable is not an ELF file: " + err.Error(),
@@ -463,6 +471,19 @@ func checkExecutable(path string) error {
 		}
 	}
 	return nil
+}
+
+// firstLine is what the kernel would read of a script's first line: at most 255 bytes (execve(2)); empty on errors.
+func firstLine(path string) string {
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	b := make([]byte, 255)
+	n, _ := io.ReadFull(f, b)
+	line, _, _ := strings.Cut(string(b[:n]), "\n")
+	return line
 }
 
 // replace stops the old process, commits the files and starts the new one. One that is to be debugged is started first,
