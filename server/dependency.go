@@ -172,7 +172,7 @@ func (a *Agent) follow(ctx context.Context, h *held, i int, ready func()) {
 	used := false
 	for {
 		a.mu.Lock()
-		svc, news, gone := on.state.service(), on.news, on.ending
+		svc, news, gone, leaving := on.state.service(), on.news, on.ending, h.ending
 		loop := !used && a.waitsFor(on, h, map[string]bool{})
 		a.mu.Unlock()
 		addr := ""
@@ -183,6 +183,8 @@ func (a *Agent) follow(ctx context.Context, h *held, i int, ready func()) {
 		}
 		var check <-chan time.Time
 		switch {
+		case leaving:
+			return
 		case gone:
 			tell(api.HealthFailed, "it was stopped: "+cmp.Or(svc.Detail, "by somebody"), "")
 			return

@@ -212,11 +212,11 @@ func TestProblems(t *testing.T) {
 		}},
 		{"dependencies", "dependencies:\n  postgres: fesh\n  redis: {seed: load}\n  a b: off\n  db: {mode: shared, seed: load}\n  x:\n  y: [fresh]\n", false, []string{
 			`2:13 settings-value dependencies.postgres: "fesh" is none of shared, fresh, off | did you mean fresh?`,
-			"3:10 settings-value dependencies.redis.mode is missing | add it, for example mode: fresh",
+			"3:10 settings-value dependencies.redis.seed: only a fresh dependency is filled | set mode: fresh, or remove seed",
 			`4:3 settings-value dependencies.a b: "a b" is not a Service's name or a host | write it as fairlead deps shows it, such as postgres or rates.finance`,
 			"5:7 settings-value dependencies.db.seed: only a fresh dependency is filled | set mode: fresh, or remove seed",
 			"6:5 settings-type dependencies.x: expected a mode, got nothing | write a mode",
-			"7:6 settings-type dependencies.y: expected a map with the keys mode, seed, got a list | write a map with the keys mode, seed",
+			"7:6 settings-type dependencies.y: expected a map with the keys mode, seed, main, run, port, ready, env, got a list | write a map with the keys mode, seed, main, run, port, ready, env",
 		}},
 		{"not a map", "- a\n", false, []string{"1:1 settings-type the file: expected a map with the keys version, name, main, args, env, dir, port, grace, on, kubernetes, dependencies, build, sync, hosts, watch, services, got a list | write a map with the keys version, name, main, args, env, dir, port, grace, on, kubernetes, dependencies, build, sync, hosts, watch, services"}},
 		{"values", "name: My_Service\nport: 70000\ngrace: -1s\non: Kubernets\ndir: app\nmain: -x\nhosts: [\"http://a\", \"a:80\", \"1.2.3.4:80\"]\nkubernetes: {registry: \"https://x\", image: \"https://y\", namespace: a.b, template: A, context: \"\"}\nbuild: {flags: [race], tags: [\"a b\"], env: {\"A=B\": 1, C: }}\nwatch: {ignore: [\"[a\", \"\"], rest: soon}\n", false, []string{
@@ -482,6 +482,21 @@ func TestDependencies(t *testing.T) {
 	}
 }
 
+// Without a mode it is shared; one that is run here is a command or a package, not both.
+func TestDependenciesHere(t *testing.T) {
+	dir := write(t, ".git/", "/", "fairlead.yaml", "dependencies:\n  redis: {run: redis-server, port: 6379}\n  billing: {main: ./cmd/billing, mode: fresh}\n")
+	l := load(t, Options{Dir: dir, User: "-"})
+	want := map[string]Dependency{"redis": {Mode: "shared", Run: "redis-server", Port: 6379}, "billing": {Mode: "fresh", Main: filepath.Join(dir, "cmd/billing")}}
+	if d := cmp.Diff(want, l.Dependencies); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+	dir = write(t, ".git/", "/", "fairlead.yaml", "dependencies:\n  billing: {main: ./cmd/billing, run: go run .}\n")
+	_, problems := Load(Options{Dir: dir, User: "-"})
+	if len(problems) != 1 || !strings.Contains(problems[0].Message, "dependencies.billing.run") || problems[0].Line != 2 {
+		t.Errorf("%+v", problems)
+	}
+}
+
 func TestKeys(t *testing.T) {
 	names := func(path ...string) string {
 		var out []string
@@ -496,7 +511,7 @@ func TestKeys(t *testing.T) {
 	for path, want := range map[string]string{
 		"build":                 "flags tags env",
 		"dependencies":          "",
-		"dependencies postgres": "mode seed",
+		"dependencies postgres": "mode seed main run port ready env",
 		"sync":                  "from to ignore",
 		"services orders watch": "ignore rest",
 		"env":                   "",

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -241,13 +242,17 @@ func TestLocalDependencyAgentKilled(t *testing.T) {
 		"billing": "    env: {}\n",
 	})
 	a := p.run(t, w.service("front"))
-	before := a.says(t, "billing v1")
-	killWait(t, a.pid(t))
+	a.says(t, "billing v1")
+	supervisors := p.supervisors(t)
 	a.skipAll()
+	killWait(t, a.pid(t))
 	a.wait(t, "connected", isEnv("connected"))
-	if now := a.says(t, "billing v1"); process(t, now, "billing") != process(t, before, "billing") {
-		t.Errorf("it was %q, and is %q", before, now)
+	a.says(t, "billing v1")
+	if now := p.supervisors(t); len(now) != 2 || !slices.Equal(now, supervisors) {
+		t.Errorf("supervisors %v, were %v", now, supervisors)
 	}
+	w.edit(t, "billing", "v2")
+	a.says(t, "billing v2")
 	a.interrupt(t)
 	p.wantNothing(t)
 }
