@@ -785,3 +785,36 @@ func TestClusterDependencyRights(t *testing.T) {
 		t.Errorf("the namespace before and after (-before +after):\n%s", d)
 	}
 }
+
+// BenchmarkClusterOpenDependencies is what dependencies cost a start: the same service with none, with ten that are shared,
+// and with five fresh copies. It deletes outside of the time that is taken.
+func BenchmarkClusterOpenDependencies(b *testing.B) {
+	for _, c := range []struct{ shared, fresh int }{{0, 0}, {10, 0}, {5, 5}} {
+		b.Run(fmt.Sprintf("%d shared, %d fresh", c.shared, c.fresh), func(b *testing.B) {
+			r := realCluster(b)
+			ns := r.newNamespace(b, "baseline")
+			image := r.backendImage(b)
+			objects := strings.SplitN(smallYAML, "\n---\n", 2)[0]
+			spec := randomSpec()
+			spec.Dependencies = map[string]api.DependencyWish{}
+			for i := range c.shared + c.fresh {
+				objects += fmt.Sprintf("\n---\napiVersion: v1\nkind: Service\nmetadata: {name: dep%d}\nspec: {selector: {app: dep%d}, ports: [{port: 8080}]}\n", i, i) +
+					fmt.Sprintf("---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: dep%d}\nspec: {selector: {matchLabels: {app: dep%d}}, template: {metadata: {labels: {app: dep%d}}, spec: {terminationGracePeriodSeconds: 1, containers: [{name: a, image: BACKEND_IMAGE, readinessProbe: {httpGet: {path: /ready, port: 8080}, periodSeconds: 1}}]}}}\n", i, i, i)
+				spec.Dependencies[fmt.Sprint("dep", i)] = api.DependencyWish{Mode: api.DependencyShared}
+				if i < c.fresh {
+					spec.Dependencies[fmt.Sprint("dep", i)] = api.DependencyWish{Mode: api.DependencyFresh}
+				}
+			}
+			r.apply(b, ns, objects, "BACKEND_IMAGE", image)
+			r.ready(b, ns, 1+c.shared+c.fresh)
+			for b.Loop() {
+				e := r.open(b, spec)
+				b.StopTimer()
+				if err := e.Delete(b.Context()); err != nil {
+					b.Fatal(err)
+				}
+				b.StartTimer()
+			}
+		})
+	}
+}
