@@ -164,6 +164,10 @@ func (p *place) stagePeer(t testing.TB) *corev1.Pod {
 	}
 	var pod *corev1.Pod
 	eventually(t, "the peer is ready", func() error {
+		// The Deployment's own count comes later than the pod's condition, and it is what is told.
+		if d, err := kube.AppsV1().Deployments(p.ns).Get(ctx, "peer", metav1.GetOptions{}); err != nil || d.Status.ReadyReplicas != 1 {
+			return fmt.Errorf("the Deployment: %v", err)
+		}
 		l, err := kube.CoreV1().Pods(p.ns).List(ctx, metav1.ListOptions{LabelSelector: "app=peer"})
 		if err != nil {
 			return err
