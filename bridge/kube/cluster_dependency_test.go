@@ -2,10 +2,14 @@ package kube
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -17,12 +21,16 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
 )
 
 // stagingYAML is a service, svc, with three dependencies: a real Redis, a real PostgreSQL with a volume and a headless
@@ -229,7 +237,8 @@ func (r *real) ready(t testing.TB, ns string, n int) {
 	}
 }
 
-// everything is each object of a namespace with its UID and, but for those whose status is never at rest, its version.
+// everything is each object of a namespace with its UID and its version; of a pod, whose status the kubelet writes again
+// when it likes, what is counted of changes by others.
 func (r *real) everything(t testing.TB, ns string) map[string]string {
 	t.Helper()
 	ctx := context.WithoutCancel(t.Context())
@@ -256,11 +265,29 @@ func (r *real) everything(t testing.TB, ns string) map[string]string {
 				t.Fatal(err)
 			}
 			for _, o := range items.Items {
-				out[res.Kind+"/"+o.GetName()] = string(o.GetUID()) + "@" + o.GetResourceVersion()
+				version := o.GetResourceVersion()
+				if res.Kind == "Pod" {
+					version = strconv.FormatInt(o.GetGeneration(), 10)
+				}
+				out[res.Kind+"/"+o.GetName()] = string(o.GetUID()) + "@" + version
 			}
 		}
 	}
 	return out
+}
+
+// atRest is everything, once it has not changed for a moment: controllers count what became ready a little later.
+func (r *real) atRest(t testing.TB, ns string) map[string]string {
+	t.Helper()
+	last, since := r.everything(t, ns), time.Now()
+	eventually(t, "staging is at rest", func() bool {
+		now := r.everything(t, ns)
+		if !cmp.Equal(last, now) {
+			last, since = now, time.Now()
+		}
+		return time.Since(since) > time.Second
+	})
+	return last
 }
 
 func found(t testing.TB, all []api.Dependency, name string) api.Dependency {
@@ -295,7 +322,7 @@ func TestClusterDependencies(t *testing.T) {
 	backend := r.backendImage(t)
 	r.apply(t, ns, stagingYAML, "BACKEND_IMAGE", backend, "REDIS_IMAGE", r.redisImage(t), "POSTGRES_IMAGE", r.postgresImage(t))
 	r.ready(t, ns, 5)
-	before := r.everything(t, ns)
+	before := r.atRest(t, ns)
 	spec := randomSpec()
 
 	rep, err := FindDependencies(t.Context(), spec, r.options)
@@ -383,5 +410,411 @@ func TestClusterDependencies(t *testing.T) {
 	if err := e.Delete(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	_ = dependency.LabelOf
+}
+
+// smallYAML is a service with two dependencies that call each other, and Jobs to fill one.
+const smallYAML = `
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: svc}
+spec:
+  selector: {matchLabels: {app: svc}}
+  template:
+    metadata: {labels: {app: svc}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers: [{name: svc, image: BACKEND_IMAGE, env: [{name: BILLING_URL, value: "http://billing:8080/"}]}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: billing}
+spec: {selector: {app: billing}, ports: [{port: 8080}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: billing}
+spec:
+  selector: {matchLabels: {app: billing}}
+  template:
+    metadata: {labels: {app: billing}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers: [{name: billing, image: BACKEND_IMAGE, env: [{name: PEER_URL, value: "http://ledger:8080/"}], readinessProbe: {httpGet: {path: /ready, port: 8080}, periodSeconds: 1}}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: ledger}
+spec: {selector: {app: ledger}, ports: [{port: 8080}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: ledger}
+spec:
+  selector: {matchLabels: {app: ledger}}
+  template:
+    metadata: {labels: {app: ledger}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers: [{name: ledger, image: BACKEND_IMAGE, env: [{name: PEER_URL, value: "http://billing:8080/"}], readinessProbe: {httpGet: {path: /ready, port: 8080}, periodSeconds: 1}}]
+---
+apiVersion: batch/v1
+kind: CronJob
+metadata: {name: fill}
+spec:
+  schedule: "0 0 1 1 *"
+  suspend: true
+  jobTemplate:
+    spec:
+      backoffLimit: 0
+      template:
+        spec:
+          restartPolicy: Never
+          containers: [{name: fill, image: BACKEND_IMAGE, args: ["-post", "billing:8080"]}]
+---
+apiVersion: batch/v1
+kind: CronJob
+metadata: {name: fails}
+spec:
+  schedule: "0 0 1 1 *"
+  suspend: true
+  jobTemplate:
+    spec:
+      backoffLimit: 0
+      template:
+        spec:
+          restartPolicy: Never
+          containers: [{name: fill, image: BACKEND_IMAGE, args: ["-crash"]}]
+`
+
+// small makes a namespace with smallYAML, and returns what is in it.
+func (r *real) small(t testing.TB) (ns string, before map[string]string) {
+	t.Helper()
+	ns = r.newNamespace(t, "baseline")
+	r.apply(t, ns, smallYAML, "BACKEND_IMAGE", r.backendImage(t))
+	r.ready(t, ns, 3)
+	return ns, r.atRest(t, ns)
+}
+
+func (r *real) wantAsBefore(t testing.TB, ns string, before map[string]string) {
+	t.Helper()
+	if d := cmp.Diff(before, r.everything(t, ns)); d != "" {
+		t.Errorf("the namespace before and after (-before +after):\n%s", d)
+	}
+}
+
+// Two fresh dependencies that call each other have each other, and not staging's. One of them is found only by the other.
+func TestClusterDependencyLoop(t *testing.T) {
+	r := realCluster(t)
+	ns, before := r.small(t)
+	spec := randomSpec()
+	staging := r.open(t, spec)
+	wantAnswer(t, staging, "http billing:8080 of-staging", "of-staging")
+	wantAnswer(t, staging, "http ledger:8080 of-staging", "of-staging")
+	spec.Dependencies = fresh("billing", "ledger")
+	e := r.open(t, spec)
+	wantAnswer(t, e, "http billing:8080 fresh-billing", "fresh-billing")
+	wantAnswer(t, e, "http billing:8080 peer", "empty")
+	wantAnswer(t, e, "http ledger:8080 peer", "fresh-billing")
+	deps, err := e.Dependencies(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := found(t, deps, "ledger"); !slices.Contains(d.Why, "PEER_URL of Deployment billing") || d.Mode != api.DependencyFresh {
+		t.Errorf("%+v", d)
+	}
+	// Fresh alone, billing calls staging's ledger.
+	spec.Dependencies = fresh("billing")
+	e = r.open(t, spec)
+	wantAnswer(t, e, "http billing:8080 peer", "of-staging")
+	if err := e.Delete(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.wantAsBefore(t, ns, before)
+}
+
+// A seed is run once, after the copy is ready and before the service starts; one that fails is told with its last lines.
+func TestClusterSeed(t *testing.T) {
+	r := realCluster(t)
+	ns, before := r.small(t)
+	spec := randomSpec()
+	spec.Dependencies = map[string]api.DependencyWish{"billing": {Mode: api.DependencyFresh, Seed: "missing"}}
+	_, err := Open(t.Context(), spec, r.options)
+	wantCode(t, "a seed that is not there", err, "no-seed")
+	r.wantAsBefore(t, ns, before)
+
+	spec.Dependencies = map[string]api.DependencyWish{"billing": {Mode: api.DependencyFresh, Seed: "fill"}}
+	e := r.open(t, spec)
+	wantAnswer(t, e, "http billing:8080 get", "seeded")
+	wantAnswer(t, e, "http billing:8080 changed", "changed")
+	e = r.open(t, spec)
+	wantAnswer(t, e, "http billing:8080 get", "changed")
+	if err := e.Delete(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.wantAsBefore(t, ns, before)
+
+	spec = randomSpec()
+	spec.Dependencies = map[string]api.DependencyWish{"billing": {Mode: api.DependencyFresh, Seed: "fails"}}
+	e = r.open(t, spec)
+	if p := r.progress(); !strings.Contains(p, "its seed fails failed") || !strings.Contains(p, "no such table: accounts") {
+		t.Errorf("the seed's failure is not told:\n%s", p)
+	}
+	wantAnswer(t, e, "http billing:8080 get", "empty")
+	if err := e.Delete(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.wantAsBefore(t, ns, before)
+}
+
+// What can never start ends the start, and leaves nothing; what crashes is told, and the service starts all the same.
+func TestClusterDependencyFaults(t *testing.T) {
+	r := realCluster(t)
+	ns, before := r.small(t)
+	backend := r.backendImage(t)
+	change := func(name string, edit func(*appsv1.Deployment)) {
+		t.Helper()
+		d, err := r.kube.AppsV1().Deployments(ns).Get(t.Context(), name, metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.Spec.Replicas = new(int32(0)) // so that staging has no trouble of its own
+		edit(d)
+		if _, err := r.kube.AppsV1().Deployments(ns).Update(t.Context(), d, metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fails := func(what, code string, words ...string) {
+		t.Helper()
+		spec := randomSpec()
+		spec.Dependencies = fresh("billing", "ledger")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		_, err := Open(ctx, spec, r.options)
+		wantCode(t, what, err, code)
+		for _, w := range words {
+			if err == nil || !strings.Contains(err.Error(), w) {
+				t.Errorf("%s: %v, want %q in it", what, err, w)
+			}
+		}
+		eventually(t, what+": nothing is left", func() bool {
+			for k := range r.everything(t, ns) {
+				if strings.Contains(k, spec.Name) {
+					return false
+				}
+			}
+			return true
+		})
+	}
+
+	// Somebody else has the name of a copy: it is left as it is. Labels that look like ours do not change that.
+	spec := randomSpec()
+	foreign := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: spec.Name + "-billing", Labels: map[string]string{dependency.LabelOf: spec.Name, dependency.LabelName: "billing"}},
+		Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 1}}}}
+	foreign, err := r.kube.CoreV1().Services(ns).Create(t.Context(), foreign, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec.Dependencies = fresh("billing")
+	_, err = Open(t.Context(), spec, r.options)
+	wantCode(t, "name clash", err, "name-taken")
+	if now, err := r.kube.CoreV1().Services(ns).Get(t.Context(), foreign.Name, metav1.GetOptions{}); err != nil || now.UID != foreign.UID || now.ResourceVersion != foreign.ResourceVersion {
+		t.Errorf("somebody else's Service: %v, %v", now, err)
+	}
+	spec.Dependencies = nil
+	e := r.open(t, spec)
+	if err := e.Delete(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if now, err := r.kube.CoreV1().Services(ns).Get(t.Context(), foreign.Name, metav1.GetOptions{}); err != nil || now.UID != foreign.UID {
+		t.Errorf("somebody else's Service after the deletion: %v, %v", now, err)
+	}
+	if err := r.kube.CoreV1().Services(ns).Delete(t.Context(), foreign.Name, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "nothing but staging", func() bool { return cmp.Equal(before, r.everything(t, ns)) })
+
+	change("ledger", func(d *appsv1.Deployment) {
+		d.Spec.Template.Spec.Containers[0].Image = r.options.Registry + "/nothing:here"
+	})
+	fails("image missing", "image-pull", "dependency ledger", "nothing:here")
+
+	change("ledger", func(d *appsv1.Deployment) {
+		d.Spec.Template.Spec.Containers[0].Image = backend
+		d.Spec.Template.Spec.Containers[0].Args = []string{"-crash"}
+	})
+	spec = randomSpec()
+	spec.Dependencies = fresh("ledger")
+	start := time.Now()
+	e = r.open(t, spec)
+	t.Logf("told of the crashes after %v", time.Since(start).Round(time.Millisecond))
+	if p := r.progress(); !strings.Contains(p, "dependency ledger is not ready, and the service starts all the same") || !strings.Contains(p, "no such table: accounts") {
+		t.Errorf("the crash is not told:\n%s", p)
+	}
+	deps, err := e.Dependencies(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := found(t, deps, "ledger"); d.Health == api.HealthReady || !strings.Contains(d.Detail, "no such table: accounts") {
+		t.Errorf("%+v", d)
+	}
+	if err := e.Delete(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+
+	r.apply(t, ns, "apiVersion: v1\nkind: ResourceQuota\nmetadata: {name: small}\nspec: {hard: {pods: \"3\"}}\n")
+	eventually(t, "the quota is counted", func() bool {
+		q, err := r.kube.CoreV1().ResourceQuotas(ns).Get(t.Context(), "small", metav1.GetOptions{})
+		return err == nil && len(q.Status.Used) > 0
+	})
+	fails("quota exceeded", "pod-refused", "exceeded quota")
+}
+
+// dying is an API server's client whose process is killed after some changes: nothing that it sends then arrives.
+type dying struct {
+	http.RoundTripper
+	mu   sync.Mutex
+	left int
+}
+
+func (d *dying) RoundTrip(q *http.Request) (*http.Response, error) {
+	d.mu.Lock()
+	change := q.Method != http.MethodGet && !strings.Contains(q.URL.Path, "selfsubjectaccessreviews")
+	dead := d.left <= 0
+	if change {
+		d.left--
+	}
+	d.mu.Unlock()
+	if dead {
+		return nil, errors.New("killed")
+	}
+	return d.RoundTripper.RoundTrip(q)
+}
+
+// An agent that is killed after any of its changes leaves what the next Open completes, and what a deletion takes whole.
+func TestClusterKilledWhileCopying(t *testing.T) {
+	r := realCluster(t)
+	ns, before := r.small(t)
+	for n, done := 0, false; !done; n++ {
+		for _, next := range []string{"open", "delete"} {
+			spec := randomSpec()
+			spec.Dependencies = map[string]api.DependencyWish{"billing": {Mode: api.DependencyFresh, Seed: "fill"}}
+			c := *r.c
+			c.config = rest.CopyConfig(r.c.config)
+			c.config.Wrap(func(rt http.RoundTripper) http.RoundTripper { return &dying{RoundTripper: rt, left: n} })
+			set, err := kubernetes.NewForConfig(c.config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.kube = set
+			_, err = c.open(t.Context(), spec, r.options.withDefaults())
+			if done = err == nil; done {
+				t.Logf("%d changes", n)
+			}
+			var e *Environment
+			if next == "open" {
+				e = r.open(t, spec)
+				wantAnswer(t, e, "http billing:8080 get", "seeded")
+			} else if e, err = Lookup(t.Context(), r.options, ns, spec.Name); err != nil {
+				if n == 0 { // nothing was made
+					continue
+				}
+				t.Fatalf("after %d changes: %v", n, err)
+			}
+			if err := e.Delete(t.Context()); err != nil {
+				t.Fatalf("after %d changes, %s: %v", n, next, err)
+			}
+			r.wantAsBefore(t, ns, before)
+		}
+	}
+}
+
+// The printed Role is enough for fresh copies. Without the rights for dependencies a service runs as ever, which is said,
+// and a fresh one is refused before anything is made.
+func TestClusterDependencyRights(t *testing.T) {
+	r := realCluster(t)
+	ns, before := r.small(t)
+	all := r.options
+	r.options = r.as(t, ns, nil)
+	spec := randomSpec()
+	spec.Dependencies = map[string]api.DependencyWish{"billing": {Mode: api.DependencyFresh, Seed: "fill"}}
+	e := r.open(t, spec)
+	wantAnswer(t, e, "http billing:8080 get", "seeded")
+	if err := e.Delete(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+
+	role, err := r.kube.RbacV1().Roles(ns).Get(t.Context(), "fairlead", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	role.Rules = slices.DeleteFunc(role.Rules, func(p rbacv1.PolicyRule) bool { return p.Resources[0] == "services" })
+	if _, err := r.kube.RbacV1().Roles(ns).Update(t.Context(), role, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	dev, err := connect(r.options.withDefaults())
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the right is gone", func() bool {
+		_, err := dev.kube.CoreV1().Services(ns).List(t.Context(), metav1.ListOptions{})
+		return apierrors.IsForbidden(err)
+	})
+	spec = randomSpec()
+	spec.Dependencies = fresh("billing")
+	_, err = Open(t.Context(), spec, r.options)
+	wantCode(t, "fresh without the rights", err, codeForbidden)
+	spec.Dependencies = nil
+	r.mu.Lock()
+	r.said = nil
+	r.mu.Unlock()
+	e = r.open(t, spec)
+	if p := r.progress(); strings.Count(p, "dependencies are not found: you may not list Services") != 1 {
+		t.Errorf("it is not said once:\n%s", p)
+	}
+	if err := e.Delete(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.options = all
+	now := r.everything(t, ns)
+	for k := range now {
+		if strings.HasPrefix(k, "Role") || strings.HasPrefix(k, "ServiceAccount/dev") {
+			delete(now, k)
+		}
+	}
+	if d := cmp.Diff(before, now); d != "" {
+		t.Errorf("the namespace before and after (-before +after):\n%s", d)
+	}
+}
+
+// BenchmarkClusterOpenDependencies is what dependencies cost a start: the same service with none, with ten that are shared,
+// and with five fresh copies. It deletes outside of the time that is taken.
+func BenchmarkClusterOpenDependencies(b *testing.B) {
+	for _, c := range []struct{ shared, fresh int }{{0, 0}, {10, 0}, {5, 5}} {
+		b.Run(fmt.Sprintf("%d shared, %d fresh", c.shared, c.fresh), func(b *testing.B) {
+			r := realCluster(b)
+			ns := r.newNamespace(b, "baseline")
+			image := r.backendImage(b)
+			objects := strings.SplitN(smallYAML, "\n---\n", 2)[0]
+			spec := randomSpec()
+			spec.Dependencies = map[string]api.DependencyWish{}
+			for i := range c.shared + c.fresh {
+				objects += fmt.Sprintf("\n---\napiVersion: v1\nkind: Service\nmetadata: {name: dep%d}\nspec: {selector: {app: dep%d}, ports: [{port: 8080}]}\n", i, i) +
+					fmt.Sprintf("---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: dep%d}\nspec: {selector: {matchLabels: {app: dep%d}}, template: {metadata: {labels: {app: dep%d}}, spec: {terminationGracePeriodSeconds: 1, containers: [{name: a, image: BACKEND_IMAGE, readinessProbe: {httpGet: {path: /ready, port: 8080}, periodSeconds: 1}}]}}}\n", i, i, i)
+				spec.Dependencies[fmt.Sprint("dep", i)] = api.DependencyWish{Mode: api.DependencyShared}
+				if i < c.fresh {
+					spec.Dependencies[fmt.Sprint("dep", i)] = api.DependencyWish{Mode: api.DependencyFresh}
+				}
+			}
+			r.apply(b, ns, objects, "BACKEND_IMAGE", image)
+			r.ready(b, ns, 1+c.shared+c.fresh)
+			for b.Loop() {
+				e := r.open(b, spec)
+				b.StopTimer()
+				if err := e.Delete(b.Context()); err != nil {
+					b.Fatal(err)
+				}
+				b.StartTimer()
+			}
+		})
+	}
 }

@@ -70,7 +70,7 @@ func (r *real) as(t *testing.T, ns string, edit func(*rbacv1.Role)) Options {
 }
 
 // eventually waits for what Kubernetes has no watch for.
-func eventually(t *testing.T, what string, ok func() bool) {
+func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()

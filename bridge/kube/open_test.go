@@ -9,11 +9,14 @@ import (
 	"testing"
 	"time"
 
+	"fairlead.dev/api"
 	"fairlead.dev/bridge"
+	"fairlead.dev/bridge/kube/dependency"
 
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	authv1 "k8s.io/api/authorization/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -94,6 +97,57 @@ func newFake(t *testing.T, objects ...runtime.Object) *fakeCluster {
 		}()
 		return true, out, nil
 	})
+	addresses := 0
+	set.PrependReactor("create", "services", func(a ktesting.Action) (bool, runtime.Object, error) {
+		addresses++
+		a.(ktesting.CreateAction).GetObject().(*corev1.Service).Spec.ClusterIP = fmt.Sprint("10.0.0.", addresses)
+		return false, nil, nil
+	})
+	pods := corev1.SchemeGroupVersion.WithResource("pods")
+	// A copy's pod is ready at once, and a seed has done its work.
+	ready := func(a ktesting.Action) (bool, runtime.Object, error) {
+		o := a.(ktesting.CreateAction).GetObject() // an update's has the same method
+		var tmpl *corev1.PodTemplateSpec
+		switch o := o.(type) {
+		case *appsv1.Deployment:
+			tmpl = &o.Spec.Template
+		case *appsv1.StatefulSet:
+			tmpl = &o.Spec.Template
+		case *batchv1.Job:
+			o.Status.Conditions = []batchv1.JobCondition{{Type: batchv1.JobComplete, Status: corev1.ConditionTrue}}
+			return false, nil, nil
+		}
+		if tmpl.Labels[dependency.LabelOf] != "" {
+			addresses++
+			p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: a.GetNamespace(), Name: fmt.Sprint("copy-", addresses), Labels: tmpl.Labels, Annotations: tmpl.Annotations},
+				Status: corev1.PodStatus{Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}}}
+			if err := set.Tracker().Create(pods, p, a.GetNamespace()); err != nil {
+				return true, nil, err
+			}
+		}
+		return false, nil, nil
+	}
+	ended := func(a ktesting.Action) (bool, runtime.Object, error) {
+		o, err := set.Tracker().Get(a.GetResource(), a.GetNamespace(), a.(ktesting.DeleteAction).GetName())
+		if err != nil {
+			return false, nil, nil
+		}
+		name := o.(metav1.Object).GetLabels()[dependency.LabelName]
+		if l, err := set.Tracker().List(pods, corev1.SchemeGroupVersion.WithKind("Pod"), a.GetNamespace()); err == nil && name != "" {
+			for _, p := range l.(*corev1.PodList).Items {
+				if p.Labels[dependency.LabelName] == name {
+					set.Tracker().Delete(pods, p.Namespace, p.Name)
+				}
+			}
+		}
+		return false, nil, nil
+	}
+	set.PrependReactor("delete", "deployments", ended)
+	set.PrependReactor("delete", "statefulsets", ended)
+	for _, resource := range []string{"deployments", "statefulsets", "jobs"} {
+		set.PrependReactor("create", resource, ready)
+		set.PrependReactor("update", resource, ready)
+	}
 	f.runController(t)
 	return f
 }
@@ -589,7 +643,7 @@ func TestEnvironmentIsNoTemplate(t *testing.T) {
 // What is printed by fairlead rbac is what is used: no less, and no more.
 func TestRightsAreThoseUsed(t *testing.T) {
 	ctx := soon(t)
-	f := newFake(t, staging(t), namespace("shop"))
+	f := newFake(t, append(dependencies(), staging(t), namespace("shop"), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "checkout", Namespace: "shop"}})...)
 	o := f.options(t)
 	o.Namespace = ""
 	f.c.namespace = ""
@@ -597,6 +651,26 @@ func TestRightsAreThoseUsed(t *testing.T) {
 		e, err := f.c.open(ctx, testSpec(), o)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if o.Namespace != "" {
+			// Fresh copies, with all that they may have; then one more and another port, which changes those that are there.
+			spec := testSpec()
+			spec.Dependencies = map[string]api.DependencyWish{"db": {Mode: api.DependencyFresh, Seed: "fill"}, "queue": {Mode: api.DependencyFresh}}
+			if _, err := f.c.open(ctx, spec, o); err != nil {
+				t.Fatal(err)
+			}
+			svc, err := f.CoreV1().Services("shop").Get(ctx, "db", metav1.GetOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			svc.Spec.Ports[0].Port++
+			if err := f.Tracker().Update(corev1.SchemeGroupVersion.WithResource("services"), svc, "shop"); err != nil {
+				t.Fatal(err)
+			}
+			spec.Dependencies["billing"] = api.DependencyWish{Mode: api.DependencyFresh}
+			if _, err := f.c.open(ctx, spec, o); err != nil {
+				t.Fatal(err)
+			}
 		}
 		if _, err := f.c.find(ctx, o, Filter{}); err != nil {
 			t.Fatal(err)
@@ -612,6 +686,7 @@ func TestRightsAreThoseUsed(t *testing.T) {
 		// What the fake has no part in: the exec stream and logs; that applying what is not there is a create; what only happens
 		// when a pod waits for long, or what is deleted takes a while to go.
 		"create pods/exec": true, "get pods/log": true, "create deployments": true, "create secrets": true, "watch events": true, "watch namespaces": true, "watch deployments": true, "watch pods": true,
+		"list events": true, "watch services": true, "watch statefulsets": true, "watch persistentvolumeclaims": true, "watch jobs": true,
 	}
 	free := []string{
 		"create selfsubjectaccessreviews", // everybody may ask about himself
@@ -634,6 +709,24 @@ func TestRightsAreThoseUsed(t *testing.T) {
 			t.Errorf("%s is used and not asked for", u)
 		}
 	}
+}
+
+// dependencies are those of shop/checkout: db with a claim, queue as a StatefulSet, billing, and a CronJob that fills one.
+func dependencies() []runtime.Object {
+	meta := func(name string) metav1.ObjectMeta { return metav1.ObjectMeta{Name: name, Namespace: "shop"} }
+	tmpl := func(name string) corev1.PodTemplateSpec {
+		return corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": name}}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: name, Image: name}}}}
+	}
+	var out []runtime.Object
+	for _, name := range []string{"db", "queue", "billing"} {
+		out = append(out, &corev1.Service{ObjectMeta: meta(name), Spec: corev1.ServiceSpec{Selector: map[string]string{"app": name}, Ports: []corev1.ServicePort{{Port: 80}}}})
+	}
+	db := tmpl("db")
+	db.Spec.Volumes = []corev1.Volume{{Name: "data", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "data"}}}}
+	return append(out, &corev1.PersistentVolumeClaim{ObjectMeta: meta("data")}, &batchv1.CronJob{ObjectMeta: meta("fill")},
+		&appsv1.Deployment{ObjectMeta: meta("db"), Spec: appsv1.DeploymentSpec{Template: db}},
+		&appsv1.Deployment{ObjectMeta: meta("billing"), Spec: appsv1.DeploymentSpec{Template: tmpl("billing")}},
+		&appsv1.StatefulSet{ObjectMeta: meta("queue"), Spec: appsv1.StatefulSetSpec{Template: tmpl("queue")}})
 }
 
 func TestRole(t *testing.T) {

@@ -17,6 +17,7 @@ const tiny = `package main
 import (
 	"flag"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -62,6 +63,15 @@ func main() {
 	http.HandleFunc("/pid", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, os.Getpid()) })
 	http.HandleFunc("/args", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, strings.Join(os.Args[1:], " ")) })
 	http.HandleFunc("/env", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, os.Getenv(r.FormValue("name"))) })
+	http.HandleFunc("/fetch", func(w http.ResponseWriter, r *http.Request) {
+		res, err := http.Get(r.FormValue("url"))
+		if err != nil {
+			fmt.Fprint(w, err)
+			return
+		}
+		defer res.Body.Close()
+		io.Copy(w, res.Body)
+	})
 	http.HandleFunc("/say", func(w http.ResponseWriter, r *http.Request) { fmt.Println(r.FormValue("text")) })
 	http.HandleFunc("/flood", func(w http.ResponseWriter, r *http.Request) {
 		mb, _ := strconv.Atoi(r.FormValue("mb")) // a second

@@ -16,14 +16,17 @@ import (
 	"time"
 )
 
-// packages are the Debian packages of the editors' tests, each with what it is known by. Emacs's LSP client is looked
-// for by its folder, as Debian puts it outside of Emacs's own.
+// packages are the Debian packages of the editors' tests and of the dependencies' images, each with what it is known by.
+// Emacs's LSP client is looked for by its folder, as Debian puts it outside of Emacs's own. Redis comes from redis-tools, which
+// has the server under another name and, unlike redis-server, starts nothing here.
 var packages = []struct{ tool, name string }{
 	{"chromium", "chromium"},
 	{"nvim", "neovim"},
 	{"emacs", "emacs-nox"},
 	{"/usr/share/emacs/site-lisp/elpa-src/eglot-*", "elpa-eglot"},
 	{"git", "git"},
+	{"redis-check-rdb", "redis-tools"},
+	{"/usr/lib/postgresql/*/bin/postgres", "postgresql"},
 }
 
 // npmFallback are what a machine without Node.js needs before npm can fetch the release that the tests run on.
