@@ -219,7 +219,7 @@ func (a *Agent) follow(ctx context.Context, h *held, i int, ready func()) {
 // dependencyFailed is what is said of a dependency that cannot be used.
 func dependencyFailed(d api.Dependency) *api.Problem {
 	return &api.Problem{Code: "dependency-failed", Owner: keyNeeds, Severity: api.SeverityWarning, Message: d.Name + " cannot be used: " + d.Detail,
-		Hint: "fairlead deps tells how it is to be run; fairlead logs " + d.Name + " shows what it wrote"}
+		Hint: "fairlead deps tells how the environment has it"}
 }
 
 // readyEvery is how often a dependency that listens is asked whether it can be used.

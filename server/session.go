@@ -67,9 +67,14 @@ type logFollower interface {
 	FollowLogs(ctx context.Context, emit func(*api.LogEvent)) error
 }
 
+// depender is a bridge.Environment that knows what its service depends on.
+type depender interface {
+	Dependencies(ctx context.Context) ([]api.Dependency, error)
+}
+
 // Session is one service under edit. Its goroutines, all ended when Run returns: the opening of the environment, the
-// connection, the followers of the pod's events and of the other containers' lines, the watcher and the loop, and the
-// tunnels' connections.
+// connection, the followers of the pod's events, of the other containers' lines and of the dependencies, the watcher and
+// the loop, and the tunnels' connections.
 type Session struct {
 	cfg    Config
 	keep   *keeper
@@ -202,6 +207,7 @@ func (s *Session) Run(ctx context.Context) error {
 	wg.Go(func() { fail(ended(ctx, s.conn.Run(ctx))) })
 	wg.Go(func() { s.follow(ctx) })
 	wg.Go(func() { s.followOthers(ctx) })
+	wg.Go(func() { s.followDependencies(ctx) })
 	wg.Go(func() { fail(ended(ctx, s.watch(ctx))) })
 	wg.Go(func() {
 		select {
@@ -467,6 +473,33 @@ func (s *Session) followOthers(ctx context.Context) {
 	for _, p := range api.Problems(err, "logs") {
 		p.Owner, p.Severity = keyEnvironment, api.SeverityWarning
 		s.emit(&api.ProblemEvent{Header: api.Header{Type: api.KindProblem, Generation: s.keep.get().Generation}, Problem: *p})
+	}
+}
+
+// dependenciesEvery is how often an environment is asked for its dependencies. It costs a handful of lists.
+const dependenciesEvery = time.Minute
+
+// followDependencies tells what the service depends on, and how it is, where the environment knows.
+func (s *Session) followDependencies(ctx context.Context) {
+	env, err := s.environment(ctx)
+	if err != nil {
+		return
+	}
+	d, ok := env.(depender)
+	if !ok {
+		return
+	}
+	for {
+		all, err := d.Dependencies(ctx)
+		switch {
+		case err == nil:
+			s.note(depends{all})
+		case ctx.Err() == nil: // the cluster is away, which the connection tells, or it may not be asked, which the opening told
+			s.cfg.Logger.Debug("look for the dependencies", "err", err)
+		}
+		if pause(ctx, dependenciesEvery) != nil {
+			return
+		}
 	}
 }
 
