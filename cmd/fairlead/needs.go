@@ -78,6 +78,33 @@ func (c choice) workspaceService(name string, svc build.Service) (dir, main, whe
 	return "", "", ""
 }
 
+// expandInCluster puts the addresses of dependencies into arguments and variables: in a cluster they are the names of
+// Services, with the ports that fairlead.yaml says.
+func (c *choice) expandInCluster() error {
+	var unknown []string
+	addr := func(name string) string {
+		d, ok := c.needs[name]
+		if ok && d.Port == 0 {
+			unknown = append(unknown, name)
+		}
+		if !ok || d.Port == 0 {
+			return ""
+		}
+		return name + ":" + strconv.Itoa(d.Port)
+	}
+	for _, texts := range [][]string{c.process.Args, c.process.Env} {
+		for i := range texts {
+			texts[i] = server.Expand(texts[i], addr)
+		}
+	}
+	if len(unknown) == 0 {
+		return nil
+	}
+	return &api.Problem{Code: "settings-value", File: filepath.Join(c.base, settings.FileName), Line: 1,
+		Message: fmt.Sprintf("{{%s}} is used, and nothing says which port that has in the cluster", unknown[0]),
+		Hint:    fmt.Sprintf("write port: under dependencies: %s:", unknown[0])}
+}
+
 // hasMain says whether a folder looks like a main package: the go command will say more.
 func hasMain(dir string) bool {
 	files, _ := filepath.Glob(filepath.Join(dir, "*.go"))

@@ -111,6 +111,11 @@ func loadSettings(dir, service string, o runOptions) (choice, error) {
 		}
 		c.dependencies[name] = w
 	}
+	if c.on != "local" {
+		if err := c.expandInCluster(); err != nil {
+			return choice{}, err
+		}
+	}
 	c.trees = map[string]string{}
 	for i, s := range l.Sync {
 		name := fmt.Sprintf("sync-%d", i+1)
