@@ -19,7 +19,9 @@ var edges = map[string][]string{
 	"bridge/payload":                {"api"},
 	"bridge/payload/gen":            {"bridge/payload"},
 	"bridge/local":                  {"api", "bridge", "bridge/payload"},
-	"bridge/kube":                   {"api", "bridge"},
+	"bridge/kube":                   {"api", "bridge", "bridge/kube/lease"},
+	"bridge/kube/lease":             {"api"},
+	"bridge/kube/janitor":           {"api", "bridge", "bridge/kube", "bridge/kube/lease"},
 	"syncer":                        {"api", "syncer/delta"},
 	"syncer/build":                  {"api"},
 	"syncer/delta":                  {},
@@ -52,7 +54,7 @@ var edges = map[string][]string{
 
 // homes is where a library may be imported, and nowhere else.
 var homes = map[string][]string{
-	"k8s.io/": {"bridge/kube", "test/bench/logs"}, // there to be the rival: kubectl's own log stream
+	"k8s.io/": {"bridge/kube", "bridge/kube/lease", "bridge/kube/janitor", "test/bench/logs"}, // there to be the rival: kubectl's own log stream
 	"github.com/google/go-containerregistry/": {"bridge/kube"},
 	"github.com/fsnotify/fsnotify":            {"syncer/watch"},
 	"github.com/go-delve/delve/":              {"syncer/supervisor/delve"},

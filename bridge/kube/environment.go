@@ -25,6 +25,7 @@ type Environment struct {
 	uid       types.UID // of the Deployment
 	container string
 	secret    string
+	wakes     bool // a Dial wakes it; who only looks does not
 	target    api.Target
 	process   api.Process
 
