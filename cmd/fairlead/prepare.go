@@ -72,7 +72,7 @@ func prepare(ctx context.Context, f folders, r api.RunRequest) (server.Plan, err
 				return api.Process{}, build.Config{}, api.Problems(err, "settings")
 			}
 			var ps []*api.Problem
-			if now.on != set.on || !maps.Equal(now.trees, set.trees) || now.name != set.name || now.main != set.main {
+			if now.on != set.on || !maps.Equal(now.trees, set.trees) || now.name != set.name || now.main != set.main || *now.kube.Lease != *set.kube.Lease {
 				ps = append(ps, &api.Problem{Code: "settings-restart", Severity: api.SeverityWarning, Message: "some of the changed settings shape the environment itself",
 					Hint: "stop fairlead run and start it again"})
 			}

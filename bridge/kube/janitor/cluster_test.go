@@ -281,7 +281,7 @@ func (r *real) strangers(t testing.TB) (look func() map[string]stranger) {
 	r.create(t, r.ns, other)
 	r.create(t, r.ns, draw("unrecorded"))
 	named := draw("named")
-	named.Labels[labelEnvironment] = "original"
+	named.Labels = map[string]string{labelEnvironment: "original"}
 	r.create(t, r.ns, named)
 	plain := draw("plain")
 	plain.Labels, plain.Annotations = nil, nil
@@ -376,9 +376,15 @@ func TestClusterKilledInTheMiddle(t *testing.T) {
 				if is := r.get(t, n.Name, "x"); is == nil || is.DeletionTimestamp == nil {
 					t.Errorf("it was not being deleted: %+v", is)
 				}
-				if _, err := ds.Patch(t.Context(), "x", "application/merge-patch+json", []byte(`{"metadata":{"finalizers":["foregroundDeletion"]}}`), metav1.PatchOptions{}); err != nil {
-					t.Fatal(err)
-				}
+				eventually(t, "what held it to let go", func() bool {
+					is := r.get(t, n.Name, "x")
+					is.Finalizers = slices.DeleteFunc(is.Finalizers, func(f string) bool { return f == "example.test/hold" })
+					_, err := ds.Update(t.Context(), is, metav1.UpdateOptions{})
+					if err != nil && !apierrors.IsConflict(err) {
+						t.Fatal(err)
+					}
+					return err == nil
+				})
 			}
 			eventually(t, "the next janitor to end it", func() bool {
 				for _, at := range []time.Duration{10 * time.Hour, 20 * time.Hour} { // asleep, then gone
