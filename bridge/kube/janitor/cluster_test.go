@@ -583,3 +583,12 @@ func TestClusterRecord(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// lines is a log handler that calls a function with each message.
+type lines func(string)
+
+func (l lines) Enabled(context.Context, slog.Level) bool      { return true }
+func (l lines) Handle(_ context.Context, r slog.Record) error { l(r.Message); return nil }
+func (l lines) WithAttrs([]slog.Attr) slog.Handler            { return l }
+func (l lines) WithGroup(string) slog.Handler                 { return l }
+func logTo(f func(message string)) *slog.Logger               { return slog.New(lines(f)) }
