@@ -38,10 +38,11 @@ type Options struct {
 	DryRun bool
 	Logger *slog.Logger
 
-	// For tests: another clock, and what happens between a decision and its act: a step is "sleep", "delete", "recorded" or
-	// "removed".
-	now  func() (time.Time, error)
-	step func(name string, d *appsv1.Deployment)
+	// For tests: another clock; what happens between a decision and its act (a step is "sleep", "delete", "recorded" or
+	// "removed"); and a Run that has begun.
+	now     func() (time.Time, error)
+	step    func(name string, d *appsv1.Deployment)
+	started func(*running)
 }
 
 // Janitor looks after environments.
@@ -63,6 +64,9 @@ func New(o Options) *Janitor {
 	}
 	if o.step == nil {
 		o.step = func(string, *appsv1.Deployment) {}
+	}
+	if o.started == nil {
+		o.started = func(*running) {}
 	}
 	return &Janitor{o}
 }

@@ -82,6 +82,7 @@ func (j *Janitor) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("list what is watched: %w", err)
 	}
+	j.o.started(r)
 	j.o.Logger.Info("janitor: at work", "environments", len(all), "namespace", j.o.Namespace)
 	var wg sync.WaitGroup
 	for range workers {
