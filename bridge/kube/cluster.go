@@ -82,8 +82,8 @@ func MadeNamespace(n *corev1.Namespace) (environment string, opened time.Time, o
 	return n.Annotations[annMadeFor], namespaceOpened(n), madeByUs(n)
 }
 
-// RemoveNamespace deletes a namespace that was made for an environment and in which there is nothing else, and waits
-// until it is gone. kept says why it is still there.
+// RemoveNamespace deletes a namespace that was made for an environment and in which there is nothing else, if it is still
+// the very object n, and waits until it is gone. kept says why it is still there.
 func (cl *Cluster) RemoveNamespace(ctx context.Context, n *corev1.Namespace) (kept string, err error) {
-	return cl.c.deleteNamespace(ctx, n.Name, n.Annotations[annMadeFor], cl.o.Progress)
+	return cl.c.deleteNamespace(ctx, n.Name, n.Annotations[annMadeFor], n.ResourceVersion, cl.o.Progress)
 }

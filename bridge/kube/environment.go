@@ -120,7 +120,7 @@ func (e *Environment) Delete(ctx context.Context) error {
 	if err := e.c.podsGone(ctx, e.namespace, e.name, tell); err != nil {
 		return err
 	}
-	kept, err := e.c.deleteNamespace(ctx, e.namespace, e.name, tell)
+	kept, err := e.c.deleteNamespace(ctx, e.namespace, e.name, "", tell)
 	if kept != "" {
 		tell(kept)
 	}

@@ -116,9 +116,9 @@ func madeByUs(n *corev1.Namespace) bool {
 	return n.Annotations[annMadeFor] != "" && n.UID != "" && n.Annotations[annMadeUID] == string(n.UID)
 }
 
-// deleteNamespace deletes a namespace that we made and in which there is nothing else, and waits until it is gone. kept
-// says why it is still there.
-func (c *client) deleteNamespace(ctx context.Context, ns, environment string, tell func(string)) (kept string, err error) {
+// deleteNamespace deletes a namespace that we made and in which there is nothing else, and waits until it is gone. version,
+// if not empty, is the resource version that it must still have. kept says why it is still there.
+func (c *client) deleteNamespace(ctx context.Context, ns, environment, version string, tell func(string)) (kept string, err error) {
 	n, err := c.kube.CoreV1().Namespaces().Get(ctx, ns, metav1.GetOptions{})
 	switch {
 	case isNotFound(err):
@@ -130,7 +130,11 @@ func (c *client) deleteNamespace(ctx context.Context, ns, environment string, te
 	case !madeByUs(n):
 		return "", nil
 	}
+	used := fmt.Sprintf("namespace %s is kept: it was just used", ns)
 	if n.DeletionTimestamp == nil {
+		if version != "" && n.ResourceVersion != version {
+			return used, nil
+		}
 		if other, err := c.others(ctx, ns, environment); err != nil {
 			return fmt.Sprintf("namespace %s is kept: whether it is empty cannot be told: %s", ns, oneLine(err.Error())), nil
 		} else if other != "" {
@@ -142,7 +146,7 @@ func (c *client) deleteNamespace(ctx context.Context, ns, environment string, te
 			return "", nil
 		}
 		if apierrors.IsConflict(err) { // something was written to it after it was looked at: an environment is being made in it
-			return fmt.Sprintf("namespace %s is kept: it was just used", ns), nil
+			return used, nil
 		}
 		if err != nil {
 			return "", c.explain("delete namespace "+ns, err)

@@ -78,14 +78,14 @@ func TestEnvKubernetes(t *testing.T) {
 	env := func(args ...string) []string { return append(append([]string{"env"}, args...), at...) }
 	a := p.run(t, s.dir, "--", "-port", p.port(t))
 	a.live(t, "v1")
-	name := a.env.Name
 	var last time.Time
+	var name string
 	eventually(t, "the lease to be renewed", func() error {
 		all := p.envs(t, at...)
 		if len(all) != 1 || all[0].State != "used" || !strings.HasPrefix(all[0].Why, "used ") || !strings.Contains(all[0].Why, "it was opened") || all[0].Owner == "" {
 			return fmt.Errorf("%+v", all)
 		}
-		last = all[0].LastUse
+		last, name = all[0].LastUse, all[0].Name
 		return nil
 	})
 	if last.IsZero() {

@@ -592,3 +592,62 @@ func (l lines) Handle(_ context.Context, r slog.Record) error { l(r.Message); re
 func (l lines) WithAttrs([]slog.Attr) slog.Handler            { return l }
 func (l lines) WithGroup(string) slog.Handler                 { return l }
 func logTo(f func(message string)) *slog.Logger               { return slog.New(lines(f)) }
+
+// By the watch alone: an environment sleeps, goes, and its own namespace after it, and one that is filled with something
+// of somebody else's stays.
+func TestClusterRunOverAllNamespaces(t *testing.T) {
+	r := realCluster(t)
+	mine, theirs := r.ownNamespace(t, "x"), r.ownNamespace(t, "x")
+	for _, n := range []string{mine.Name, theirs.Name} {
+		r.environment(t, n, "x", lease.Policy{Sleep: time.Hour, Delete: time.Second})
+	}
+	if _, err := r.kc.CoreV1().ConfigMaps(theirs.Name).Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "theirs"}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	cl, err := kube.Connect(kube.Options{Kubeconfig: kubeconfig(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	j := New(Options{Cluster: cl, now: ahead(cl, 10*time.Hour), only: func(ns string) bool { return ns == mine.Name || ns == theirs.Name }})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- j.Run(ctx) }()
+	eventually(t, "the environment and its namespace to go", func() bool {
+		_, err := r.kc.CoreV1().Namespaces().Get(t.Context(), mine.Name, metav1.GetOptions{})
+		return apierrors.IsNotFound(err)
+	})
+	eventually(t, "the other environment to go", func() bool { return r.get(t, theirs.Name, "x") == nil })
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	n, err := r.kc.CoreV1().Namespaces().Get(t.Context(), theirs.Name, metav1.GetOptions{})
+	if err != nil || n.DeletionTimestamp != nil {
+		t.Errorf("a namespace with something of somebody else's: %v, %v", n.DeletionTimestamp, err)
+	}
+}
+
+// A namespace in which an environment is just being made is not deleted, whatever was decided before.
+func TestClusterNamespaceThatIsUsed(t *testing.T) {
+	r := realCluster(t)
+	n := r.ownNamespace(t, "x")
+	j := r.later(10*time.Hour, nil)
+	touched, err := r.kc.CoreV1().Namespaces().Patch(t.Context(), n.Name, "application/merge-patch+json", []byte(`{"metadata":{"annotations":{"fairlead.dev/opened":"now"}}}`), metav1.PatchOptions{FieldManager: "fairlead"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, wait, err := j.namespace(t.Context(), n, 0)
+	if err != nil || f == nil || f.Done || !strings.Contains(f.Note, "it was just used") || wait == 0 {
+		t.Errorf("%+v, %v, %v", f, wait, err)
+	}
+	if f, wait, err := r.later(0, nil).namespace(t.Context(), touched, 0); err != nil || f.Decision.Action != lease.Keep || wait < 9*time.Minute || wait > quiet+slack {
+		t.Errorf("%+v, %v, %v", f, wait, err)
+	}
+	if f, _, err := j.namespace(t.Context(), touched, 1); err != nil || f != nil {
+		t.Errorf("with an environment in it: %+v, %v", f, err)
+	}
+	if f, _, err := j.namespace(t.Context(), touched, 0); err != nil || !f.Done {
+		t.Errorf("%+v, %v", f, err)
+	}
+}

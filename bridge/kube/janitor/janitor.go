@@ -38,8 +38,9 @@ type Options struct {
 	DryRun bool
 	Logger *slog.Logger
 
-	// For tests: another clock; what happens between a decision and its act (a step is "sleep", "delete", "recorded" or
+	// For tests: the only namespaces that are touched; another clock; what happens between a decision and its act (a step is "sleep", "delete", "recorded" or
 	// "removed"); and a Run that has begun.
+	only    func(ns string) bool
 	now     func() (time.Time, error)
 	step    func(name string, d *appsv1.Deployment)
 	started func(*running)
@@ -61,6 +62,9 @@ func New(o Options) *Janitor {
 	}
 	if o.now == nil {
 		o.now = o.Cluster.Clock().Now
+	}
+	if o.only == nil {
+		o.only = func(string) bool { return true }
 	}
 	if o.step == nil {
 		o.step = func(string, *appsv1.Deployment) {}

@@ -134,6 +134,9 @@ func (r *running) one(ctx context.Context) bool {
 
 // look decides on an item as the watch has it, and does what is due. An object that is not there any more needs nothing.
 func (r *running) look(ctx context.Context, it item) (wait time.Duration, err error) {
+	if !r.o.only(it.namespace) {
+		return 0, nil
+	}
 	if it.name == "" {
 		return r.lookAtNamespace(ctx, it.namespace)
 	}
