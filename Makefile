@@ -11,6 +11,9 @@ help: ## this list
 build: payload ## bin/fairlead, which needs nothing beside it
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags='$(LDFLAGS)' -o bin/fairlead ./cmd/fairlead
 
+platform: ## bin/fairlead-platform, which a team runs in its cluster: the janitor of environments
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags='$(LDFLAGS)' -o bin/fairlead-platform ./cmd/fairlead-platform
+
 payload: ## the pod's side for linux/amd64 and arm64, embedded by build
 	$(GO) run ./bridge/payload/gen -version $(VERSION)
 
@@ -53,12 +56,16 @@ bench-lsp: build ## process start -> answer to initialize, and code actions in 5
 bench-logs: payload ## log lines from the service to a websocket client, beside kubectl logs -f; JSON (needs make cluster)
 	@$(GO) build -o bin/bench-logs ./test/bench/logs && bin/bench-logs
 
-generate: ## what is made from comments and tables: settings.md, the JSON schemas, the editor's settings and debug configuration
+bench-janitor: ## the janitor's pass over 1,000 environments (needs make cluster, and FAIRLEAD_TEST_KUBECONFIG)
+	$(GO) test -run '^$$' -bench Janitor -benchtime 20x ./bridge/kube/janitor
+
+generate: ## what is made from comments and tables: settings.md, the JSON schemas, the editor's settings, the janitor's base
 	$(GO) test ./server/settings -update
+	$(GO) test ./bridge/kube/janitor -run TestBaseIsTheManifest -update
 	$(GO) test ./debugadapter -run TestMembers -update
 	node editors/vscode/scripts/settings.mjs
 
 clean: ## remove what build made
 	rm -rf bin dist editors/vscode/bin editors/vscode/dist editors/vscode/out bridge/payload/files/*.zst bridge/payload/files/*.sum
 
-.PHONY: help build payload vsix demo test race fuzz cluster cluster-down bench-edit bench-debug bench-lsp bench-logs generate pictures clean
+.PHONY: help build platform payload vsix demo test race fuzz cluster cluster-down bench-edit bench-debug bench-lsp bench-logs bench-janitor generate pictures clean

@@ -19,8 +19,10 @@ var edges = map[string][]string{
 	"bridge/payload":                {"api"},
 	"bridge/payload/gen":            {"bridge/payload"},
 	"bridge/local":                  {"api", "bridge", "bridge/payload"},
-	"bridge/kube":                   {"api", "bridge", "bridge/kube/dependency"},
+	"bridge/kube":                   {"api", "bridge", "bridge/kube/dependency", "bridge/kube/lease"},
 	"bridge/kube/dependency":        {"api"},
+	"bridge/kube/lease":             {"api"},
+	"bridge/kube/janitor":           {"api", "bridge", "bridge/kube", "bridge/kube/lease"},
 	"syncer":                        {"api", "syncer/delta"},
 	"syncer/build":                  {"api"},
 	"syncer/delta":                  {},
@@ -37,7 +39,8 @@ var edges = map[string][]string{
 	"server/journal":                {"api"},
 	"server/settings":               {"api"},
 	"server/lsp":                    {"api", "server/settings"},
-	"cmd/fairlead":                  {"api", "bridge", "bridge/kube", "bridge/local", "bridge/payload", "debugadapter", "server", "server/client", "server/dap", "server/lsp", "server/settings", "syncer", "syncer/build", "syncer/watch"},
+	"cmd/fairlead":                  {"api", "bridge", "bridge/kube", "bridge/kube/janitor", "bridge/kube/lease", "bridge/local", "bridge/payload", "debugadapter", "server", "server/client", "server/dap", "server/lsp", "server/settings", "syncer", "syncer/build", "syncer/watch"},
+	"cmd/fairlead-platform":         {"api", "bridge/kube", "bridge/kube/janitor", "bridge/kube/lease", "server/settings"},
 	"cmd/fairlead-pod":              {"api", "bridge", "syncer/supervisor", "syncer/supervisor/delve"},
 	"test/bench/edit":               {"api", "test/bench/measure", "test/freeport"},
 	"test/bench/measure":            {},
@@ -54,14 +57,14 @@ var edges = map[string][]string{
 
 // homes is where a library may be imported, and nowhere else.
 var homes = map[string][]string{
-	"k8s.io/": {"bridge/kube", "bridge/kube/dependency", "test/bench/logs"}, // there to be the rival: kubectl's own log stream
+	"k8s.io/": {"bridge/kube", "bridge/kube/dependency", "bridge/kube/lease", "bridge/kube/janitor", "test/bench/logs"}, // there to be the rival: kubectl's own log stream
 	"github.com/google/go-containerregistry/": {"bridge/kube"},
 	"github.com/fsnotify/fsnotify":            {"syncer/watch"},
 	"github.com/go-delve/delve/":              {"syncer/supervisor/delve"},
 	"github.com/google/go-dap":                {"debugadapter", "debugadapter/daptest", "syncer/podtest", "test/bench/debug"},
 	"github.com/hashicorp/yamux":              {"bridge"},
 	"github.com/gorilla/websocket":            {"bridge", "server", "server/client", "server/journal", "test/bench/logs"},
-	"github.com/spf13/":                       {"cmd/fairlead"},
+	"github.com/spf13/":                       {"cmd/fairlead", "cmd/fairlead-platform"},
 	"github.com/klauspost/compress":           {"syncer/delta", "bridge/payload", "bridge/payload/gen"},
 	"go.lsp.dev/":                             {"server/lsp"},
 	"go.yaml.in/yaml":                         {"server/settings"},

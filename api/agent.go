@@ -110,6 +110,8 @@ type Service struct {
 	// Clients are the front ends that hold the environment, as they name themselves.
 	Clients []string `json:"clients"`
 	Keep    bool     `json:"keep,omitempty"`
+	// KeepUntil is until when it lives without any of them; absent where it does not.
+	KeepUntil time.Time `json:"keep_until,omitzero"`
 	// Problems are those that stand now. Each has an owner, which replaces its own only.
 	Problems []Problem `json:"problems"`
 }
@@ -132,6 +134,11 @@ type Update struct {
 	// Name and Event: what happened to the service of that name, except its log lines.
 	Name  string          `json:"name,omitempty"`
 	Event json.RawMessage `json:"event,omitempty"`
+}
+
+// KeepRequest makes a session live without a front end (POST /v1/services/NAME/keep).
+type KeepRequest struct {
+	Until time.Time `json:"until,omitzero"` // zero: it ends with its last front end again
 }
 
 // CancelRequest breaks off what is under way (POST /v1/services/NAME/cancel).

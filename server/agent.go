@@ -64,6 +64,8 @@ type Plan struct {
 type runner interface {
 	Run(ctx context.Context) error
 	Keep(bool)
+	keepUntil(time.Time) error
+	keptUntil() time.Time
 	Saved(paths []string)
 	Discard()
 	CancelBuild()
@@ -80,7 +82,7 @@ type runner interface {
 // attachment.
 //
 // A session lives as long as somebody holds it: a client is attached, or was until less than AgentConfig.Grace ago. A
-// client that left on purpose holds nothing any more. The agent ends when it has had nothing to do for AgentConfig.Idle.
+// client that left on purpose holds nothing any more. A session that is kept until a time lives that long without. The agent ends when it has had nothing to do for AgentConfig.Idle.
 type Agent struct {
 	cfg     AgentConfig
 	info    api.Agent
@@ -119,6 +121,9 @@ type held struct {
 	claims  map[string]*Claim // the debug session, by its client's ID
 	keep    bool
 	ending  bool
+	// keepUntil is how long it lives without a holder, keepTimer waits for that.
+	keepUntil time.Time
+	keepTimer *time.Timer
 }
 
 // client is a front end.
@@ -404,6 +409,7 @@ func (a *Agent) begin(plan Plan, keep bool) (*held, error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	h.session, h.cancel = s, cancel
+	h.keepUntil = s.keptUntil()
 	a.sessions[name] = h
 	delete(a.ended, name)
 	a.wg.Go(func() {
@@ -424,6 +430,9 @@ func (a *Agent) over(h *held, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	h.ending, h.err = true, err
+	if h.keepTimer != nil {
+		h.keepTimer.Stop()
+	}
 	h.state.apply(over{err}, time.Now())
 	a.changed(h)
 	h.journal.Close()
@@ -479,7 +488,7 @@ func (a *Agent) apply(h *held, step any) {
 // changed tells what a service is like now.
 func (a *Agent) changed(h *held) {
 	h.state.svc.Clients = a.names(h)
-	h.state.svc.Keep = h.keep
+	h.state.svc.Keep, h.state.svc.KeepUntil = h.keep, h.keepUntil
 	close(h.news)
 	h.news = make(chan struct{})
 	if len(a.attached) > 0 {
@@ -638,7 +647,7 @@ func (a *Agent) forget(c *client) {
 func (a *Agent) letGo(h *held, id, why string) {
 	delete(h.holders, id)
 	if len(h.holders) == 0 {
-		a.endLockedSession(h, why)
+		a.letGoWhenDue(h, why)
 		return
 	}
 	a.changed(h)

@@ -25,6 +25,7 @@ type fakeSession struct {
 	discarded bool
 	saves     []string
 	canceled  []string
+	until     time.Time
 }
 
 func (f *fakeSession) Run(ctx context.Context) error {
@@ -35,11 +36,16 @@ func (f *fakeSession) Run(ctx context.Context) error {
 	f.ended = true
 	return nil
 }
-func (f *fakeSession) Keep(bool)        {}
-func (f *fakeSession) Discard()         { f.discarded = true }
-func (f *fakeSession) Saved(p []string) { f.saves = append(f.saves, p...) }
-func (f *fakeSession) CancelBuild()     { f.canceled = append(f.canceled, "build") }
-func (f *fakeSession) CancelTransfer()  { f.canceled = append(f.canceled, "transfer") }
+func (f *fakeSession) Keep(bool) {}
+func (f *fakeSession) keepUntil(t time.Time) error {
+	f.until = t
+	return nil
+}
+func (f *fakeSession) keptUntil() time.Time { return f.until }
+func (f *fakeSession) Discard()             { f.discarded = true }
+func (f *fakeSession) Saved(p []string)     { f.saves = append(f.saves, p...) }
+func (f *fakeSession) CancelBuild()         { f.canceled = append(f.canceled, "build") }
+func (f *fakeSession) CancelTransfer()      { f.canceled = append(f.canceled, "transfer") }
 func (f *fakeSession) Debug(string, string) (*Claim, error) {
 	return nil, &api.Problem{Code: api.CodeDebugHeld, Message: "somebody debugs it"}
 }

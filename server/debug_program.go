@@ -16,6 +16,7 @@ import (
 // debugTest builds the tests of a folder, brings them beside the service, and readies them to be debugged: dialTask opens
 // the debugger that the program is launched in.
 func (s *Session) debugTest(ctx context.Context, r api.DebugTest) (api.TaskStarted, error) {
+	s.uses.note("a test")
 	var started api.TaskStarted
 	if _, err := s.environment(ctx); err != nil {
 		return started, err

@@ -319,7 +319,7 @@ func (a *Agent) waitsFor(h, other *held, seen map[string]bool) bool {
 }
 
 // wanted says, under the lock, whether a front end holds a session, itself or by way of environments that need it. Two that
-// need each other hold each other, which is no reason to stay.
+// need each other hold each other, which is no reason to stay; one that is kept until a time is.
 func (a *Agent) wanted(h *held, seen map[string]bool) bool {
 	if seen[h.name] {
 		return false
@@ -330,7 +330,7 @@ func (a *Agent) wanted(h *held, seen map[string]bool) bool {
 		if !ok {
 			return true
 		}
-		if by := a.sessions[name]; by != nil && !by.ending && a.wanted(by, seen) {
+		if by := a.sessions[name]; by != nil && !by.ending && (time.Now().Before(by.keepUntil) || a.wanted(by, seen)) {
 			return true
 		}
 	}
@@ -342,7 +342,7 @@ func (a *Agent) sweep(why string) {
 	for _, name := range slices.Sorted(maps.Keys(a.sessions)) {
 		h := a.sessions[name]
 		if h != nil && !h.ending && len(h.holders) > 0 && !a.wanted(h, map[string]bool{}) {
-			a.endLockedSession(h, why)
+			a.letGoWhenDue(h, why)
 		}
 	}
 }

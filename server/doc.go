@@ -14,6 +14,7 @@
 //	POST /v1/services/NAME/stop?by&wait   202: the session ends and its environment goes, whoever holds or keeps it. With
 //	                                      wait 204 when it is gone, or the problems
 //	POST /v1/services/NAME/leave?client   204; the last holder's leaving ends the session
+//	POST /v1/services/NAME/keep           api.KeepRequest -> 204; it lives without a holder until then
 //	POST /v1/services/NAME/cancel         api.CancelRequest -> 204
 //	POST /v1/saved                        api.SavedRequest -> 204
 //	GET  /v1/services/NAME/access         api.JournalAccess

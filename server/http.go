@@ -69,6 +69,12 @@ func (a *Agent) handler() http.Handler {
 	mux.HandleFunc("POST /v1/services/{name}/leave", func(w http.ResponseWriter, r *http.Request) {
 		finish(w, http.StatusNoContent, a.leave(r.PathValue("name"), r.URL.Query().Get("client")))
 	})
+	mux.HandleFunc("POST /v1/services/{name}/keep", func(w http.ResponseWriter, r *http.Request) {
+		var req api.KeepRequest
+		if decode(w, r, &req) {
+			finish(w, http.StatusNoContent, a.keepService(r.PathValue("name"), req.Until))
+		}
+	})
 	mux.HandleFunc("POST /v1/services/{name}/cancel", func(w http.ResponseWriter, r *http.Request) {
 		var req api.CancelRequest
 		if decode(w, r, &req) {

@@ -33,6 +33,8 @@ type Record struct {
 	PID         int             `json:"pid,omitempty"`
 	Generation  api.Generation  `json:"generation,omitempty"` // the last one given out
 	Since       time.Time       `json:"since"`
+	// KeepUntil is until when a local environment is to live without a front end.
+	KeepUntil time.Time `json:"keep_until,omitzero"`
 }
 
 // Records keeps a Record per environment below one folder.

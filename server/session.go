@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -73,8 +74,8 @@ type depender interface {
 }
 
 // Session is one service under edit. Its goroutines, all ended when Run returns: the opening of the environment, the
-// connection, the followers of the pod's events, of the other containers' lines and of the dependencies, the watcher and
-// the loop, and the tunnels' connections.
+// connection, the followers of the pod's events, of the other containers' lines and of the dependencies, the renewal of the
+// lease, the watcher and the loop, and the tunnels' connections.
 type Session struct {
 	cfg    Config
 	keep   *keeper
@@ -83,6 +84,7 @@ type Session struct {
 	tun    *tunnels
 	builds *builds
 	debug  *debugging
+	uses   uses
 
 	emitMu sync.Mutex
 
@@ -91,8 +93,10 @@ type Session struct {
 	env      bridge.Environment
 	stopping atomic.Bool // it is being removed
 	kept     atomic.Bool // it stays when the session ends
-	watcher  atomic.Pointer[watch.Watcher]
-	crashes  crash.Parser // of the pod's goroutine
+	// discarded: it goes when the session ends, whatever was said of keeping it
+	discarded atomic.Bool
+	watcher   atomic.Pointer[watch.Watcher]
+	crashes   crash.Parser // of the pod's goroutine
 
 	mu    sync.Mutex
 	proc  api.Process // what the settings say now
@@ -110,6 +114,7 @@ func NewSession(cfg Config) (*Session, error) {
 	old := rec
 	rec = cfg.Record
 	rec.Version, rec.Token, rec.Ports, rec.Main, rec.Generation, rec.Since = old.Version, old.Token, old.Ports, old.Main, old.Generation, old.Since
+	rec.KeepUntil = old.KeepUntil
 	rec.Agent, rec.PID = fmt.Sprintf("%s (pid %d)", cfg.Spec.Owner, os.Getpid()), os.Getpid()
 	cfg.Spec.Token = rec.Token
 	if cfg.Logger == nil {
@@ -130,7 +135,10 @@ func NewSession(cfg Config) (*Session, error) {
 		Building: func(g api.Generation) { s.debug.building(g); s.note(building{g}) }, Hold: s.debug.hold,
 	})
 	s.loop.Number(rec.Generation)
-	s.tun = newTunnels(maps.Clone(rec.Ports), s.conn.DialPort)
+	s.tun = newTunnels(maps.Clone(rec.Ports), func(ctx context.Context, port int) (net.Conn, error) {
+		s.uses.note("a request")
+		return s.conn.DialPort(ctx, port)
+	})
 	return s, nil
 }
 
@@ -162,7 +170,10 @@ func (s *Session) Keep(keep bool) {
 }
 
 // Discard makes the environment go with the session, whatever was said of keeping it.
-func (s *Session) Discard() { s.kept.Store(false) }
+func (s *Session) Discard() {
+	s.discarded.Store(true)
+	s.kept.Store(false)
+}
 
 // Saved tells of files that an editor has just written. Those that the session does not follow are nobody's business.
 func (s *Session) Saved(paths []string) {
@@ -208,6 +219,7 @@ func (s *Session) Run(ctx context.Context) error {
 	wg.Go(func() { s.follow(ctx) })
 	wg.Go(func() { s.followOthers(ctx) })
 	wg.Go(func() { s.followDependencies(ctx) })
+	wg.Go(func() { s.renew(ctx) })
 	wg.Go(func() { fail(ended(ctx, s.watch(ctx))) })
 	wg.Go(func() {
 		select {
@@ -308,6 +320,9 @@ func (s *Session) close(why error) error {
 	s.keep.change(func(r *Record) { r.Agent, r.PID, r.URL = "", 0, "" })
 	if s.kept.Load() {
 		return nil
+	}
+	if stays, err := s.stays(s.env); err != nil || stays {
+		return err
 	}
 	s.stopping.Store(true)
 	s.tell("stopping", "")
@@ -419,6 +434,7 @@ func (s *Session) shipping(g api.Generation, saved time.Time) {
 	}
 	s.mu.Unlock()
 	s.note(shipping{g})
+	s.uses.note("a save")
 	if err := s.keep.change(func(r *Record) { r.Generation = g }); err != nil {
 		s.cfg.Logger.Warn("the record was not written", "err", err)
 	}

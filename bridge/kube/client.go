@@ -13,6 +13,7 @@ import (
 	"sync"
 
 	"fairlead.dev/api"
+	"fairlead.dev/bridge/kube/lease"
 
 	"github.com/go-logr/logr"
 	"k8s.io/client-go/kubernetes"
@@ -26,6 +27,7 @@ import (
 type client struct {
 	kube      kubernetes.Interface
 	config    *rest.Config
+	clock     *lease.Clock // the API server's
 	context   string
 	namespace string // the context's; empty when it names none
 	server    string
@@ -98,12 +100,15 @@ func connect(o Options) (*client, error) {
 	cfg.UserAgent = "fairlead/" + o.Version
 	cfg.WarningHandler = nil
 	cfg.WarningHandlerWithContext = warnings{o.Logger}
-	set, err := kubernetes.NewForConfig(cfg)
+	clock := &lease.Clock{}
+	asking := rest.CopyConfig(cfg) // exec streams have no use for it, and no answers
+	asking.Wrap(clock.Wrap)
+	set, err := kubernetes.NewForConfig(asking)
 	if err != nil {
 		return nil, &api.Problem{Code: "bad-kubeconfig", Message: fmt.Sprintf("kubeconfig context %q: %s", name, oneLine(err.Error())),
 			Hint: "correct it, or choose another with --context"}
 	}
-	return &client{kube: set, config: cfg, context: name, namespace: ns, server: cfg.Host}, nil
+	return &client{kube: set, config: cfg, clock: clock, context: name, namespace: ns, server: cfg.Host}, nil
 }
 
 func noContext(o Options, name string, have []string) error {

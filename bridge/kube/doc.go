@@ -5,7 +5,8 @@
 // An environment is one Deployment with one pod, and one Secret that the Deployment owns. The pod is like the staging
 // Deployment's, with three differences: its labels are ours alone, so that no staging Service sends it requests; the
 // service's container runs fairlead-pod, which an init container copied into an emptyDir; and its probes go through
-// fairlead-pod. Nothing that does not carry our labels is ever changed or deleted.
+// fairlead-pod. Nothing that does not carry our labels is ever changed or deleted, and no Deployment whose recorded UID
+// is another's. How long an unused one stays is decided in package lease and done by package janitor.
 //
 // Its dependencies are found by package dependency. Of those that are wanted fresh it has copies, which the Deployment
 // owns: first Services, for their addresses, which the pods' hosts files have under the originals' names; then claims and
@@ -42,6 +43,7 @@ const (
 	// (a backup that was restored, a manifest that was exported) carries the annotation but not the UID.
 	annMadeFor = prefix + "made-for"
 	annMadeUID = prefix + "made-uid"
+	annOpened  = prefix + "opened" // a random value, new whenever an environment is made in it
 
 	// shapeAnchor is the shape of a Deployment that has no pod yet and owns the copies of dependencies.
 	shapeAnchor = "anchor"

@@ -26,6 +26,7 @@ type Environment struct {
 	uid       types.UID // of the Deployment
 	container string
 	secret    string
+	wakes     bool // a Dial wakes it; who only looks does not
 	target    api.Target
 	process   api.Process
 	wishes    map[string]api.DependencyWish // as it was opened
@@ -135,7 +136,7 @@ func (e *Environment) Delete(ctx context.Context) error {
 			return err
 		}
 	}
-	kept, err := e.c.deleteNamespace(ctx, e.namespace, e.name, tell)
+	kept, err := e.c.deleteNamespace(ctx, e.namespace, e.name, "", tell)
 	if kept != "" {
 		tell(kept)
 	}

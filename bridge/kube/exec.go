@@ -31,6 +31,9 @@ import (
 func (e *Environment) Dial(ctx context.Context) (io.ReadWriteCloser, error) {
 	for {
 		p, err := e.livePod(ctx)
+		if err != nil && e.wake(ctx, err) {
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -9,6 +9,7 @@ import (
 
 	"fairlead.dev/api"
 	"fairlead.dev/bridge"
+	"fairlead.dev/bridge/kube/lease"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -66,12 +67,8 @@ func (c *client) find(ctx context.Context, o Options, f Filter) ([]bridge.Stored
 	var out []bridge.Stored
 	for i := range ds {
 		d := &ds[i]
-		s := bridge.Stored{Environment: c.describe(d), Owner: d.Annotations[annOwner], Branch: d.Annotations[annBranch], Dir: d.Annotations[annDir]}
+		s := c.stored(d)
 		s.Pod = pods[d.Namespace+"/"+d.Name]
-		s.Created, _ = time.Parse(time.RFC3339, d.Annotations[annCreated])
-		if s.Created.IsZero() {
-			s.Created = d.CreationTimestamp.Time
-		}
 		out = append(out, s)
 	}
 	slices.SortFunc(out, func(a, b bridge.Stored) int {
@@ -96,11 +93,25 @@ func (c *client) deployments(ctx context.Context, o Options, f Filter) (ds []app
 	return slices.DeleteFunc(l.Items, func(d appsv1.Deployment) bool { return !isOurs(&d) }), ns, nil
 }
 
-// isOurs tells whether a Deployment is an environment. The name must be the label's: a Deployment that was copied from
-// ours, labels and all, is somebody else's.
+// isOurs tells whether a Deployment is an environment. The name must be the label's, and a recorded UID its own: a
+// Deployment that was copied from ours, labels and annotations and all, is somebody else's. One without a recorded UID
+// is one whose making was broken off; its owner's next Open records it, and nobody else touches it.
 func isOurs(d *appsv1.Deployment) bool {
+	if made := d.Annotations[lease.MadeUID]; made != "" && made != string(d.UID) {
+		return false
+	}
 	return d.Labels[labelEnvironment] == d.Name && d.Annotations[annShape] != "" &&
 		d.Spec.Selector != nil && d.Spec.Selector.MatchLabels[labelEnvironment] == d.Name
+}
+
+// stored is what a Deployment says of its environment.
+func (c *client) stored(d *appsv1.Deployment) bridge.Stored {
+	s := bridge.Stored{Environment: c.describe(d), Owner: d.Annotations[annOwner], Branch: d.Annotations[annBranch], Dir: d.Annotations[annDir]}
+	s.Created, _ = time.Parse(time.RFC3339, d.Annotations[annCreated])
+	if s.Created.IsZero() {
+		s.Created = d.CreationTimestamp.Time
+	}
+	return s
 }
 
 func (c *client) describe(d *appsv1.Deployment) api.Environment {

@@ -3,9 +3,11 @@ package kube
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"strings"
+	"time"
 
 	"fairlead.dev/api"
 	"fairlead.dev/bridge/kube/dependency"
@@ -88,14 +90,36 @@ func (c *client) recordNamespace(ctx context.Context, n *corev1.Namespace) error
 	return c.explain("record namespace "+n.Name, err)
 }
 
+// touchNamespace tells that an environment is being made in a namespace of ours: whoever would delete it because it is
+// empty named the resource version that it had before, or sees by the time of this write that it is in use.
+func (c *client) touchNamespace(ctx context.Context, n *corev1.Namespace) error {
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": n.UID, "annotations": map[string]string{annOpened: rand.Text()}}})
+	if err != nil {
+		return fmt.Errorf("use namespace %s: %w", n.Name, err)
+	}
+	_, err = c.kube.CoreV1().Namespaces().Patch(ctx, n.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: fieldManager})
+	return err
+}
+
+// namespaceOpened is when an environment was last made in a namespace of ours, by the API server's clock.
+func namespaceOpened(n *corev1.Namespace) time.Time {
+	at := n.CreationTimestamp.Time
+	for _, m := range n.ManagedFields {
+		if m.Manager == fieldManager && m.Time != nil && m.Time.After(at) {
+			at = m.Time.Time
+		}
+	}
+	return at
+}
+
 // madeByUs tells whether a namespace is one that we made: it says so, and it is the very one that said so.
 func madeByUs(n *corev1.Namespace) bool {
 	return n.Annotations[annMadeFor] != "" && n.UID != "" && n.Annotations[annMadeUID] == string(n.UID)
 }
 
-// deleteNamespace deletes a namespace that we made and in which there is nothing else, and waits until it is gone. kept
-// says why it is still there.
-func (c *client) deleteNamespace(ctx context.Context, ns, environment string, tell func(string)) (kept string, err error) {
+// deleteNamespace deletes a namespace that we made and in which there is nothing else, and waits until it is gone. version,
+// if not empty, is the resource version that it must still have. kept says why it is still there.
+func (c *client) deleteNamespace(ctx context.Context, ns, environment, version string, tell func(string)) (kept string, err error) {
 	n, err := c.kube.CoreV1().Namespaces().Get(ctx, ns, metav1.GetOptions{})
 	switch {
 	case isNotFound(err):
@@ -107,16 +131,23 @@ func (c *client) deleteNamespace(ctx context.Context, ns, environment string, te
 	case !madeByUs(n):
 		return "", nil
 	}
+	used := fmt.Sprintf("namespace %s is kept: it was just used", ns)
 	if n.DeletionTimestamp == nil {
+		if version != "" && n.ResourceVersion != version {
+			return used, nil
+		}
 		if other, err := c.others(ctx, ns, environment); err != nil {
 			return fmt.Sprintf("namespace %s is kept: whether it is empty cannot be told: %s", ns, oneLine(err.Error())), nil
 		} else if other != "" {
 			return fmt.Sprintf("namespace %s is kept: there is %s in it", ns, other), nil
 		}
 		tell("deleting namespace " + ns)
-		err = c.kube.CoreV1().Namespaces().Delete(ctx, ns, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &n.UID}})
+		err = c.kube.CoreV1().Namespaces().Delete(ctx, ns, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &n.UID, ResourceVersion: &n.ResourceVersion}})
 		if isNotFound(err) {
 			return "", nil
+		}
+		if apierrors.IsConflict(err) { // something was written to it after it was looked at: an environment is being made in it
+			return used, nil
 		}
 		if err != nil {
 			return "", c.explain("delete namespace "+ns, err)

@@ -328,8 +328,12 @@ func (op *opening) attempt(ctx context.Context) (*Environment, error) {
 				if err := cp.finish(ctx); err != nil {
 					return nil, err
 				}
+				d, err := op.record(ctx, op.existing)
+				if err != nil {
+					return nil, err
+				}
 				op.tidy(ctx, cp)
-				return op.environment(ctx, op.existing, v.pod)
+				return op.environment(ctx, d, v.pod)
 			}
 		}
 	} else {
@@ -392,6 +396,9 @@ func (op *opening) copies(ctx context.Context, bp *blueprint) (*copying, error) 
 		if owner, err = op.apply(ctx, d); err != nil {
 			return nil, err
 		}
+		if owner, err = op.record(ctx, owner); err != nil {
+			return nil, err
+		}
 		op.anchor = owner
 	}
 	cp, err := op.startCopies(ctx, owner)
@@ -435,6 +442,14 @@ func (op *opening) prepare(ctx context.Context) error {
 		})
 	case op.ns != nil && op.ns.Annotations[annMadeFor] == op.spec.Name && op.ns.Annotations[annMadeUID] == "":
 		wg.Go(func() { nsErr = op.c.recordNamespace(ctx, op.ns) })
+	case op.ns != nil && madeByUs(op.ns):
+		wg.Go(func() {
+			if nsErr = op.c.touchNamespace(ctx, op.ns); op.meanwhile(nsErr) {
+				nsErr = errGoing
+			} else {
+				nsErr = op.c.explain("use namespace "+op.ns.Name, nsErr)
+			}
+		})
 	}
 	if op.unpushed != nil {
 		op.o.Progress("pushing the supervisor's image to " + op.registry.address)
@@ -445,21 +460,27 @@ func (op *opening) prepare(ctx context.Context) error {
 		})
 	}
 	wg.Wait()
+	if nsErr == errGoing && pushErr == nil {
+		return op.again(ctx)
+	}
 	return first(nsErr, pushErr)
 }
 
 // put applies Deployment and Secret. With same the Deployment is as it should be, and only the Secret may lack.
 func (op *opening) put(ctx context.Context, d *appsv1.Deployment, same bool) (*appsv1.Deployment, error) {
 	made := op.existing
+	var err error
 	if !same {
-		var err error
 		if made, err = op.apply(ctx, d); err != nil {
 			return nil, err
 		}
 	}
+	if made, err = op.record(ctx, made); err != nil {
+		return nil, err
+	}
 	// After the Deployment, so that it can be owned by it and is never left alone. The pod gets that far later.
 	name := secretName(op.spec)
-	_, err := op.c.kube.CoreV1().Secrets(d.Namespace).Apply(ctx, coreac.Secret(name, d.Namespace).
+	_, err = op.c.kube.CoreV1().Secrets(d.Namespace).Apply(ctx, coreac.Secret(name, d.Namespace).
 		WithLabels(d.Labels).WithType(corev1.SecretTypeOpaque).WithImmutable(true).
 		WithData(map[string][]byte{tokenKey: []byte(op.spec.Token)}).
 		WithOwnerReferences(metaac.OwnerReference().WithAPIVersion("apps/v1").WithKind("Deployment").WithName(made.Name).WithUID(made.UID)),
@@ -496,6 +517,9 @@ func (op *opening) apply(ctx context.Context, d *appsv1.Deployment) (*appsv1.Dep
 		op.o.Progress("making environment " + d.Name + " in namespace " + d.Namespace)
 	}
 	made, err := op.c.kube.AppsV1().Deployments(d.Namespace).Apply(ctx, ac, metav1.ApplyOptions{FieldManager: fieldManager, Force: true})
+	if op.meanwhile(err) {
+		return nil, op.again(ctx)
+	}
 	if isNotFound(err) {
 		return nil, &api.Problem{Code: "no-namespace", Message: "there is no namespace " + d.Namespace,
 			Hint: "choose another with --namespace, or have it made"}
@@ -555,6 +579,7 @@ func (op *opening) environment(ctx context.Context, d *appsv1.Deployment, pod *c
 	e.info.Resumed = op.existing != nil
 	e.info.Pod = pod.Name
 	e.wishes = op.spec.Dependencies
+	e.wakes = true
 	e.target = api.Target{OS: "linux", Arch: op.arch(ctx, pod)}
 	if e.target.Arch != "amd64" && e.target.Arch != "arm64" {
 		return nil, unsupportedArch(fmt.Sprintf("node %s is %s/%s", pod.Spec.NodeName, e.target.OS, e.target.Arch))

@@ -401,7 +401,7 @@ func TestNamespaceThatOnlyLooksLikeOurs(t *testing.T) {
 		n := namespace("shop")
 		n.Annotations = ann
 		f := newFake(t, n)
-		if _, err := f.c.deleteNamespace(soon(t), "shop", "x", func(string) {}); err != nil {
+		if _, err := f.c.deleteNamespace(soon(t), "shop", "x", "", func(string) {}); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 		if c := f.changes(); c != nil {

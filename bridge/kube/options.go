@@ -12,6 +12,7 @@ import (
 
 	"fairlead.dev/api"
 	"fairlead.dev/bridge"
+	"fairlead.dev/bridge/kube/lease"
 
 	"k8s.io/apimachinery/pkg/util/validation"
 )
@@ -36,6 +37,8 @@ type Options struct {
 	// Payload gives the static linux executable of fairlead-pod for one of "amd64" and "arm64". An error that is
 	// errors.ErrUnsupported leaves that architecture out.
 	Payload func(arch string) ([]byte, error)
+	// Lease says how long the environment stays when it is not used; nil says nothing of it, and leaves what it has.
+	Lease *lease.Policy
 	// CABundle is put at /etc/ssl/certs/ca-certificates.crt of the supervisor's image; it may be empty.
 	CABundle []byte
 	// Version is the agent's, for the API server's log. Open takes the Spec's.

@@ -56,7 +56,7 @@ func prepareAs(ctx context.Context, f folders, r api.RunRequest, as string) (ser
 				return api.Process{}, build.Config{}, api.Problems(err, "settings")
 			}
 			var ps []*api.Problem
-			if now.on != set.on || !maps.Equal(now.trees, set.trees) || now.name != set.name || now.main != set.main || !reflect.DeepEqual(now.needs, set.needs) {
+			if now.on != set.on || !maps.Equal(now.trees, set.trees) || now.name != set.name || now.main != set.main || !reflect.DeepEqual(now.needs, set.needs) || *now.kube.Lease != *set.kube.Lease {
 				ps = append(ps, &api.Problem{Code: "settings-restart", Severity: api.SeverityWarning, Message: "some of the changed settings shape the environment itself",
 					Hint: "stop fairlead run and start it again"})
 			}

@@ -12,6 +12,7 @@ import (
 
 	"fairlead.dev/api"
 	"fairlead.dev/bridge/kube"
+	"fairlead.dev/bridge/kube/lease"
 	"fairlead.dev/bridge/payload"
 	"fairlead.dev/server/settings"
 	"fairlead.dev/syncer"
@@ -96,7 +97,7 @@ func loadSettings(dir, service string, o runOptions) (choice, error) {
 	c.build = build.Config{Target: api.Target{OS: "linux", Arch: runtime.GOARCH}, Native: c.on == "local", Environ: o.env, Flags: l.Build.Flags, Tags: l.Build.Tags, Env: pairs(l.Build.Env)}
 	k := l.Kubernetes
 	c.kube = kube.Options{Kubeconfig: k.Kubeconfig, Context: k.Context, Namespace: k.Namespace, Registry: k.Registry, Image: k.Image,
-		Template: k.Template, Env: o.env, Payload: payload.Executable, CABundle: caBundle(), Version: version}
+		Template: k.Template, Env: o.env, Lease: leasePolicy(l.Lease), Payload: payload.Executable, CABundle: caBundle(), Version: version}
 	c.needs, c.base = l.Dependencies, dir
 	if l.File != "" {
 		c.base = filepath.Dir(l.File)
@@ -123,6 +124,18 @@ func loadSettings(dir, service string, o runOptions) (choice, error) {
 		c.synced = append(c.synced, syncer.Folder{Name: name, Path: s.From, Ignored: watch.Matcher(s.Ignore)})
 	}
 	return c, nil
+}
+
+// leasePolicy is what the settings say of unused environments. They have been checked.
+func leasePolicy(l settings.Lease) *lease.Policy {
+	p := lease.DefaultPolicy
+	if d, err := settings.Duration(l.Sleep); err == nil {
+		p.Sleep = d
+	}
+	if d, err := settings.Duration(l.Delete); err == nil {
+		p.Delete = d
+	}
+	return &p
 }
 
 func pairs(m map[string]string) []string {

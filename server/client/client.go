@@ -247,6 +247,11 @@ func (c *Client) Leave(ctx context.Context, name string) error {
 	return c.call(ctx, http.MethodPost, "/v1/services/"+url.PathEscape(name)+"/leave?client="+c.id, nil, nil)
 }
 
+// KeepUntil makes a session live without a front end until a time; the zero time ends that.
+func (c *Client) KeepUntil(ctx context.Context, name string, until time.Time) error {
+	return c.call(ctx, http.MethodPost, "/v1/services/"+url.PathEscape(name)+"/keep", api.KeepRequest{Until: until}, nil)
+}
+
 // Cancel breaks off "environment", "build" or "transfer"; see api.CancelRequest.
 func (c *Client) Cancel(ctx context.Context, name, what string) error {
 	return c.call(ctx, http.MethodPost, "/v1/services/"+url.PathEscape(name)+"/cancel", api.CancelRequest{What: what}, nil)

@@ -1,6 +1,7 @@
 package settings
 
 import (
+	"fmt"
 	"net"
 	"os"
 	"path"
@@ -9,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -42,6 +44,7 @@ var rules = map[string]rule{
 	"host":          {pattern: regexp.MustCompile(`^(` + strings.Trim(hostPattern, "^$") + `|\[?[0-9A-Fa-f:.]+\]?)$`), want: "a host name or address", hint: "write the name alone, such as orders.test, without scheme, port or path"},
 	"image":         {pattern: regexp.MustCompile(`^[A-Za-z0-9][-A-Za-z0-9._/:@]*$`), want: "an image", hint: "write it as docker pull takes it, such as registry.example.com/static:nonroot, without a scheme"},
 	"label":         {pattern: regexp.MustCompile(labelPattern), want: "a DNS label", hint: "use at most 63 lower-case letters, digits and dashes, with a letter first and no dash last"},
+	"lease":         {pattern: regexp.MustCompile(`^(([0-9]+[dhms])+|never)$`), want: "a duration of five minutes or more, or never", hint: "write it as 90m, 2h or 3d, or never"},
 	"main":          {pattern: regexp.MustCompile(`^[^-\x00][^\x00]*$`), want: "a folder or an import path", hint: "write it as ./cmd/orders or example.com/shop/cmd/orders"},
 	"mode":          {enum: []string{"shared", "fresh", "off"}},
 	"namespace":     {pattern: regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`), want: "a namespace", hint: "use at most 63 lower-case letters, digits and dashes, with no dash first or last"},
@@ -106,6 +109,11 @@ func (r *reader) check(n *yaml.Node, name, at, s string) (string, bool) {
 	case "pattern":
 		if _, err := path.Match(strings.TrimPrefix(s, "!"), "x"); err != nil {
 			r.invalid(n, at, strconv.Quote(s)+" is not a pattern: a bracket is not closed", c.hint)
+			return "", false
+		}
+	case "lease":
+		if d, err := Duration(s); err != nil || d != 0 && d < leastLease {
+			r.invalid(n, at, strconv.Quote(s)+" is not "+c.want, c.hint)
 			return "", false
 		}
 	case "pod-path", "to":
@@ -173,6 +181,37 @@ func (r *reader) checkFrom(n *yaml.Node, at, s string) (string, bool) {
 		return "", false
 	}
 	return real, true
+}
+
+// leastLease is the shortest that an unused environment may be given: its lease is renewed once a minute, and a minute of a
+// lost network must not cost it.
+const leastLease = 5 * time.Minute
+
+// Duration reads a duration that may have days in front, as in 3d or 1d12h; "never" is 0.
+func Duration(s string) (time.Duration, error) {
+	if s == "never" {
+		return 0, nil
+	}
+	var days int
+	rest := s
+	if before, after, ok := strings.Cut(s, "d"); ok {
+		n, err := strconv.Atoi(before)
+		if err != nil || n < 0 || n > 36500 {
+			return 0, fmt.Errorf("%q is no duration", s)
+		}
+		days, rest = n, after
+		if rest == "" {
+			rest = "0"
+		}
+	}
+	d, err := time.ParseDuration(rest)
+	if err != nil || d < 0 || d > 36500*24*time.Hour {
+		return 0, fmt.Errorf("%q is no duration", s)
+	}
+	if d += time.Duration(days) * 24 * time.Hour; d <= 0 {
+		return 0, fmt.Errorf("%q is no duration", s)
+	}
+	return d, nil
 }
 
 // mainPath makes a folder absolute; an import path stays as it is.

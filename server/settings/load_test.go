@@ -95,6 +95,7 @@ hosts: [Shop.test, 192.0.2.1, "::1"]
 watch:
   ignore: [gen/]
   rest: 100ms
+lease: {sleep: 90m, delete: never}
 `
 
 func TestFull(t *testing.T) {
@@ -109,6 +110,7 @@ func TestFull(t *testing.T) {
 		Sync:       []Sync{{From: at("svc/templates"), To: "/app/templates", Ignore: []string{"*.psd", "!keep.psd"}}},
 		Hosts:      []string{"shop.test", "192.0.2.1", "::1"},
 		Watch:      Watch{Ignore: []string{"gen/"}, Rest: 100 * time.Millisecond},
+		Lease:      Lease{Sleep: "90m", Delete: "never"},
 	}
 	if d := cmp.Diff(want, l.Settings); d != "" {
 		t.Errorf("settings (-want +got):\n%s", d)
@@ -197,7 +199,7 @@ func TestProblems(t *testing.T) {
 			`3:3 settings-unknown-key kubernetes.namespaec: unknown key | did you mean "namespace"?`,
 			`4:3 settings-unknown-key kubernetes.port: unknown key | it is a key of the top level`,
 			`5:1 settings-unknown-key context: unknown key | it is a key of kubernetes`,
-			`6:1 settings-unknown-key whatever: unknown key | the keys here are version, name, main, args, env, dir, port, grace, on, kubernetes, dependencies, build, sync, hosts, watch, services`,
+			`6:1 settings-unknown-key whatever: unknown key | the keys here are version, name, main, args, env, dir, port, grace, on, kubernetes, dependencies, build, sync, hosts, watch, lease, services`,
 		}},
 		{"types, all of them", "name: 5\nport: \"80\"\nargs: x\nenv: [A]\ngrace: 3\nkubernetes: x\nsync: {}\nhosts: [[a]]\nwatch: []\n", false, []string{
 			"1:7 settings-type name: expected text, got the number 5 | write text; a number or true and false need quotes",
@@ -218,7 +220,7 @@ func TestProblems(t *testing.T) {
 			"6:5 settings-type dependencies.x: expected a mode, got nothing | write a mode",
 			"7:6 settings-type dependencies.y: expected a map with the keys mode, seed, main, run, port, ready, env, got a list | write a map with the keys mode, seed, main, run, port, ready, env",
 		}},
-		{"not a map", "- a\n", false, []string{"1:1 settings-type the file: expected a map with the keys version, name, main, args, env, dir, port, grace, on, kubernetes, dependencies, build, sync, hosts, watch, services, got a list | write a map with the keys version, name, main, args, env, dir, port, grace, on, kubernetes, dependencies, build, sync, hosts, watch, services"}},
+		{"not a map", "- a\n", false, []string{"1:1 settings-type the file: expected a map with the keys version, name, main, args, env, dir, port, grace, on, kubernetes, dependencies, build, sync, hosts, watch, lease, services, got a list | write a map with the keys version, name, main, args, env, dir, port, grace, on, kubernetes, dependencies, build, sync, hosts, watch, lease, services"}},
 		{"values", "name: My_Service\nport: 70000\ngrace: -1s\non: Kubernets\ndir: app\nmain: -x\nhosts: [\"http://a\", \"a:80\", \"1.2.3.4:80\"]\nkubernetes: {registry: \"https://x\", image: \"https://y\", namespace: a.b, template: A, context: \"\"}\nbuild: {flags: [race], tags: [\"a b\"], env: {\"A=B\": 1, C: }}\nwatch: {ignore: [\"[a\", \"\"], rest: soon}\n", false, []string{
 			`1:7 settings-value name: "My_Service" is not a DNS label | use at most 63 lower-case letters, digits and dashes, with a letter first and no dash last`,
 			"2:7 settings-value port: 70000 is out of range | write a number from 1 to 65535",
@@ -270,7 +272,7 @@ func TestProblems(t *testing.T) {
 		{"services", "services:\n  Orders: {}\n  a: {port: 0, verion: 1}\n  b: {services: {}}\n", false, []string{
 			`2:3 settings-value services.Orders: "Orders" is not a DNS label | use at most 63 lower-case letters, digits and dashes, with a letter first and no dash last`,
 			"3:13 settings-value services.a.port: 0 is out of range | write a number from 1 to 65535",
-			"3:16 settings-unknown-key services.a.verion: unknown key | the keys here are name, main, args, env, dir, port, grace, on, kubernetes, dependencies, build, sync, hosts, watch",
+			"3:16 settings-unknown-key services.a.verion: unknown key | the keys here are name, main, args, env, dir, port, grace, on, kubernetes, dependencies, build, sync, hosts, watch, lease",
 			"4:7 settings-unknown-key services.b.services: unknown key | it is a key of the top level",
 		}},
 		{"version", "version: 2\nnewkey: 1\n", false, []string{"1:10 settings-version version 2 is newer than this program, which reads version 1 | install a newer fairlead, or use version: 1"}},
@@ -526,5 +528,22 @@ func TestKeys(t *testing.T) {
 	}
 	if top, service := names(), names("services", "orders"); top != "version "+service+" services" {
 		t.Errorf("%q, %q", top, service)
+	}
+}
+
+func TestLease(t *testing.T) {
+	for text, want := range map[string]time.Duration{"5m": 5 * time.Minute, "2h": 2 * time.Hour, "3d": 72 * time.Hour, "1d12h": 36 * time.Hour, "90m": 90 * time.Minute, "never": 0} {
+		if d, err := Duration(text); err != nil || d != want {
+			t.Errorf("%s: %v, %v", text, d, err)
+		}
+		if _, problems := Load(Options{Dir: t.TempDir(), User: "-", Flags: []Flag{{Name: "--sleep", Key: "lease.sleep", Values: []string{text}}}}); len(problems) > 0 {
+			t.Errorf("%s: %v", text, problems)
+		}
+	}
+	for _, text := range []string{"", "0", "0d", "4m59s", "-1h", "3", "d", "1.5h", "2h1d", "1w", "never ", "9999999d", "99999999999999999999h"} {
+		_, problems := Load(Options{Dir: t.TempDir(), User: "-", Flags: []Flag{{Name: "--sleep", Key: "lease.sleep", Values: []string{text}}}})
+		if len(problems) != 1 || !strings.Contains(problems[0].Message, "is not a duration of five minutes or more, or never") || !strings.Contains(problems[0].Hint, "write it as 90m, 2h or 3d") {
+			t.Errorf("%q: %v", text, problems)
+		}
 	}
 }

@@ -46,6 +46,8 @@ type Settings struct {
 	Hosts []string `yaml:"hosts" check:"host" example:"[orders.test]"`
 	// Watch says which changes of files are noticed, and when.
 	Watch Watch `yaml:"watch"`
+	// Lease says how long an environment on Kubernetes stays that nobody uses.
+	Lease Lease `yaml:"lease"`
 }
 
 // Kubernetes says which cluster, and where in it.
@@ -118,6 +120,15 @@ type Watch struct {
 	Rest time.Duration `yaml:"rest" check:"duration" example:"100ms"`
 }
 
+// Lease says how long an environment on Kubernetes stays that nobody uses. A request through its local address, an attached
+// front end or debugger, a running test and a save are uses.
+type Lease struct {
+	// Sleep is how long an environment may be unused before it is scaled to zero, or `never`. The next run wakes it.
+	Sleep string `yaml:"sleep" check:"lease" default:"2h" example:"90m"`
+	// Delete is how long an environment may be asleep before it is deleted, or `never`.
+	Delete string `yaml:"delete" check:"lease" default:"3d" example:"12h"`
+}
+
 // file is the content of one settings file.
 type file struct {
 	// Version of the file's format.
@@ -131,5 +142,5 @@ type file struct {
 
 // Defaults returns what holds where nothing is set.
 func Defaults() Settings {
-	return Settings{Grace: 80 * time.Millisecond, On: "local"}
+	return Settings{Grace: 80 * time.Millisecond, On: "local", Lease: Lease{Sleep: "2h", Delete: "3d"}}
 }

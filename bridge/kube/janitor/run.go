@@ -1,0 +1,232 @@
+package janitor
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"fairlead.dev/api"
+	"fairlead.dev/bridge/kube"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/informers"
+	appslisters "k8s.io/client-go/listers/apps/v1"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/leaderelection"
+	"k8s.io/client-go/tools/leaderelection/resourcelock"
+	"k8s.io/client-go/util/workqueue"
+)
+
+// workers is how many deletions are waited for at once. Decisions take microseconds.
+const workers = 4
+
+// item is what is to be looked at: a Deployment, or with an empty name a namespace.
+type item struct{ namespace, name string }
+
+// running is a Run at work.
+type running struct {
+	*Janitor
+	queue       workqueue.TypedRateLimitingInterface[item]
+	deployments appslisters.DeploymentLister
+	namespaces  corelisters.NamespaceLister
+}
+
+// Run looks after environments until ctx ends. It watches them; it lists them when it starts, and never again unless a
+// watch breaks off. Its goroutines, all ended when it returns: the informers' and the workers.
+func (j *Janitor) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	kc := j.o.Cluster.Kube()
+	if _, err := kc.AppsV1().Deployments(j.o.Namespace).List(ctx, metav1.ListOptions{LabelSelector: kube.EnvironmentSelector, Limit: 1}); err != nil {
+		return j.o.Cluster.Explain("look for environments", err) // an informer would only try again, in silence
+	}
+	r := &running{Janitor: j, queue: workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[item]())}
+	selected := informers.WithTweakListOptions(func(o *metav1.ListOptions) { o.LabelSelector = kube.EnvironmentSelector })
+	f := informers.NewSharedInformerFactoryWithOptions(kc, 0, informers.WithNamespace(j.o.Namespace), selected)
+	ds := f.Apps().V1().Deployments()
+	r.deployments = ds.Lister()
+	if _, err := ds.Informer().AddEventHandler(r.handler(func(o metav1.Object, deleted bool) {
+		r.queue.Add(item{o.GetNamespace(), o.GetName()})
+		if deleted {
+			r.queue.Add(item{o.GetNamespace(), ""})
+		}
+	})); err != nil {
+		return fmt.Errorf("watch environments: %w", err)
+	}
+	synced := []cache.InformerSynced{ds.Informer().HasSynced}
+	if j.o.Namespace == "" { // one namespace alone is not the janitor's to delete
+		ns := f.Core().V1().Namespaces()
+		r.namespaces = ns.Lister()
+		if _, err := ns.Informer().AddEventHandler(r.handler(func(o metav1.Object, deleted bool) {
+			if !deleted {
+				r.queue.Add(item{o.GetName(), ""})
+			}
+		})); err != nil {
+			return fmt.Errorf("watch namespaces: %w", err)
+		}
+		synced = append(synced, ns.Informer().HasSynced)
+	}
+	f.StartWithContext(ctx)
+	defer f.Shutdown()
+	defer cancel()
+	if !cache.WaitForCacheSync(ctx.Done(), synced...) {
+		return nil
+	}
+	all, err := r.deployments.List(labels.Everything())
+	if err != nil {
+		return fmt.Errorf("list what is watched: %w", err)
+	}
+	j.o.started(r)
+	j.o.Logger.Info("janitor: at work", "environments", len(all), "namespace", j.o.Namespace)
+	var wg sync.WaitGroup
+	for range workers {
+		wg.Go(func() {
+			for r.one(ctx) {
+			}
+		})
+	}
+	<-ctx.Done()
+	r.queue.ShutDown()
+	wg.Wait()
+	j.o.Logger.Info("janitor: leaves")
+	return nil
+}
+
+// handler calls f for each object that is new, changed or gone.
+func (r *running) handler(f func(o metav1.Object, deleted bool)) cache.ResourceEventHandler {
+	tell := func(o any, deleted bool) {
+		if t, ok := o.(cache.DeletedFinalStateUnknown); ok {
+			o = t.Obj
+		}
+		if m, ok := o.(metav1.Object); ok {
+			f(m, deleted)
+		}
+	}
+	return cache.ResourceEventHandlerFuncs{AddFunc: func(o any) { tell(o, false) }, UpdateFunc: func(_, o any) { tell(o, false) }, DeleteFunc: func(o any) { tell(o, true) }}
+}
+
+// one takes one item from the queue; false when the queue is shut.
+func (r *running) one(ctx context.Context) bool {
+	it, shut := r.queue.Get()
+	if shut {
+		return false
+	}
+	defer r.queue.Done(it)
+	wait, err := r.look(ctx, it)
+	switch {
+	case err != nil && ctx.Err() == nil:
+		r.o.Logger.Warn("janitor: tried again later", "namespace", it.namespace, "environment", it.name, "error", err)
+		r.queue.AddRateLimited(it)
+	default:
+		r.queue.Forget(it)
+		if wait > 0 {
+			r.queue.AddAfter(it, wait)
+		}
+	}
+	return true
+}
+
+// look decides on an item as the watch has it, and does what is due. An object that is not there any more needs nothing.
+func (r *running) look(ctx context.Context, it item) (wait time.Duration, err error) {
+	if !r.o.only(it.namespace) {
+		return 0, nil
+	}
+	if it.name == "" {
+		return r.lookAtNamespace(ctx, it.namespace)
+	}
+	d, err := r.deployments.Deployments(it.namespace).Get(it.name)
+	if err != nil {
+		return 0, nil
+	}
+	f, err := r.deployment(ctx, d)
+	if f == nil || err != nil {
+		return 0, err
+	}
+	now, err := r.o.now()
+	if err != nil {
+		return 0, err
+	}
+	return f.next(now), nil
+}
+
+func (r *running) lookAtNamespace(ctx context.Context, name string) (time.Duration, error) {
+	if r.namespaces == nil {
+		return 0, nil
+	}
+	n, err := r.namespaces.Get(name)
+	if err != nil {
+		return 0, nil
+	}
+	ds, err := r.deployments.Deployments(name).List(labels.Everything())
+	if err != nil {
+		return 0, fmt.Errorf("list what is watched: %w", err)
+	}
+	_, wait, err := r.namespace(ctx, n, len(ds))
+	return wait, err
+}
+
+// Election says how one of several janitors becomes the one that works.
+type Election struct {
+	Namespace, Name string // of the coordination Lease
+	Identity        string // this one's: unique
+	// TTL is how long a leader that was lost is waited for.
+	TTL time.Duration
+}
+
+// Elect runs a janitor whenever it leads, until ctx ends. It returns an error when the lead was lost: then the process is
+// to end, and start anew. Two that believe to lead at once, as after a long pause of one, do no harm: see the package.
+func Elect(ctx context.Context, j *Janitor, e Election, log *slog.Logger) error {
+	if e.TTL <= 0 {
+		e.TTL = 15 * time.Second
+	}
+	kc := j.o.Cluster.Kube()
+	if _, err := kc.CoordinationV1().Leases(e.Namespace).Get(ctx, e.Name, metav1.GetOptions{}); apierrors.IsForbidden(err) {
+		return j.o.Cluster.Explain("look at the janitors' Lease", err) // an election would only try again, in silence
+	}
+	lctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var failed error
+	worked := make(chan struct{})
+	lock := &watchedLock{Interface: &resourcelock.LeaseLock{LeaseMeta: metav1.ObjectMeta{Namespace: e.Namespace, Name: e.Name}, Client: kc.CoordinationV1(),
+		LockConfig: resourcelock.ResourceLockConfig{Identity: e.Identity}}}
+	el, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
+		Name: e.Name, Lock: lock, LeaseDuration: e.TTL, RenewDeadline: e.TTL * 2 / 3, RetryPeriod: e.TTL / 8, ReleaseOnCancel: true,
+		Callbacks: leaderelection.LeaderCallbacks{
+			OnStartedLeading: func(ctx context.Context) {
+				defer close(worked)
+				defer cancel()
+				log.Info("janitor: leads", "identity", e.Identity)
+				failed = j.Run(ctx)
+			},
+			OnStoppedLeading: func() {},
+			OnNewLeader:      func(id string) { log.Info("janitor: the leader is known", "identity", id) },
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("take part in the election: %w", err)
+	}
+	el.Run(lctx)
+	if lock.led.Load() {
+		<-worked
+	}
+	if failed != nil || ctx.Err() != nil {
+		return failed
+	}
+	return &api.Problem{Code: "lead-lost", Message: "another janitor took the lead, or the API server could not be reached for too long", Hint: "it is to be started again; the log names the leader"}
+}
+
+// watchedLock tells whether the election was ever won: the elector starts what the leader does in a goroutine of its own,
+// and may return before that has begun.
+type watchedLock struct {
+	resourcelock.Interface
+	led atomic.Bool
+}
+
+// RecordEvent is called when the election was won, and when the lead ends.
+func (l *watchedLock) RecordEvent(string) { l.led.Store(true) }

@@ -1,0 +1,185 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"fairlead.dev/api"
+	"fairlead.dev/bridge"
+)
+
+// leased is a bridge.Environment that somebody else removes when it is not used for long (on Kubernetes, a janitor).
+type leased interface {
+	// Renew tells that it is used, and how in words.
+	Renew(ctx context.Context, why string) error
+	// Kept says until when it stays, used or not; the zero time if it is not kept.
+	Kept(ctx context.Context) (time.Time, error)
+}
+
+const (
+	// renewEvery is how often a lease is renewed at most. The shortest that an environment may stay unused is five of it.
+	renewEvery = time.Minute
+	// renewLimit bounds one renewal.
+	renewLimit = 20 * time.Second
+	// keptLimit bounds the question whether an environment is kept.
+	keptLimit = 10 * time.Second
+)
+
+// uses is what the environment was used for since the last renewal.
+type uses struct {
+	mu   sync.Mutex
+	last string
+}
+
+func (u *uses) note(what string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.last = what
+}
+
+func (u *uses) take() string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	last := u.last
+	u.last = ""
+	return last
+}
+
+// renew renews the lease of an environment that has one, for as long as the session lives: a session that nobody holds
+// ends, so its life is a use. Noted uses only say what is done with it.
+func (s *Session) renew(ctx context.Context) {
+	env, err := s.environment(ctx)
+	if err != nil {
+		return
+	}
+	l, ok := env.(leased)
+	if !ok {
+		return
+	}
+	s.uses.note("it was opened")
+	renewing(ctx, l.Renew, s.use, func(err error) {
+		s.cfg.Logger.Warn("the environment's lease was not renewed", "err", err)
+		var p *api.Problem
+		if !errors.As(err, &p) || p.Code != "forbidden" {
+			return // a lost cluster is told by the connection, and tried again
+		}
+		w := *p
+		w.Owner, w.Severity = keyEnvironment, api.SeverityWarning
+		w.Message = "the environment's lease is not renewed, so it may be put to sleep while it is used: " + w.Message
+		s.emit(&api.ProblemEvent{Header: api.Header{Type: api.KindProblem, Generation: s.keep.get().Generation}, Problem: w})
+	})
+}
+
+// renewing renews at once and then every minute until ctx ends. failed is told the first failure of each row of them.
+func renewing(ctx context.Context, renew func(context.Context, string) error, use func() string, failed func(error)) {
+	t := time.NewTicker(renewEvery)
+	defer t.Stop()
+	bad := false
+	for {
+		rctx, cancel := context.WithTimeout(ctx, renewLimit)
+		err := renew(rctx, use())
+		cancel()
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil && !bad {
+			failed(err)
+		}
+		bad = err != nil
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// use says how the environment is used.
+func (s *Session) use() string {
+	if last := s.uses.take(); last != "" {
+		return last
+	}
+	if s.debug.claimed() {
+		return "a debugger is attached"
+	}
+	return "a front end is attached"
+}
+
+// stays says whether the environment outlives the session because it is kept, and tells it.
+func (s *Session) stays(env bridge.Environment) (bool, error) {
+	l, ok := env.(leased)
+	if !ok || s.discarded.Load() {
+		return false, nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), keptLimit)
+	defer cancel()
+	until, err := l.Kept(ctx)
+	if err != nil || until.IsZero() {
+		return false, err
+	}
+	s.tell("stopping", fmt.Sprintf("the environment stays: it is kept until %s", until.Local().Format(time.DateTime)))
+	return true, nil
+}
+
+// keepUntil writes down until when the session is to live without a front end; the zero time ends that.
+func (s *Session) keepUntil(t time.Time) error {
+	return s.keep.change(func(r *Record) { r.KeepUntil = t })
+}
+
+// keptUntil is what keepUntil wrote, also under a former agent.
+func (s *Session) keptUntil() time.Time { return s.keep.get().KeepUntil }
+
+// claimed says whether somebody debugs.
+func (d *debugging) claimed() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.claim != nil
+}
+
+// keepService makes a session live without a front end until a time; the zero time lets it end with its last one, or now.
+func (a *Agent) keepService(name string, until time.Time) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	h, err := a.find(name)
+	if err != nil {
+		return err
+	}
+	if h.ending {
+		return &api.Problem{Code: CodeNoService, Message: fmt.Sprintf("%s is just ending", name), Hint: "run it again"}
+	}
+	if err := h.session.keepUntil(until); err != nil {
+		return err
+	}
+	h.keepUntil = until
+	a.changed(h)
+	if len(h.holders) == 0 {
+		a.letGoWhenDue(h, "it is kept no longer")
+	}
+	return nil
+}
+
+// letGoWhenDue ends a session that nobody holds, at once or when it is kept no longer.
+func (a *Agent) letGoWhenDue(h *held, why string) {
+	if h.keepTimer != nil {
+		h.keepTimer.Stop()
+		h.keepTimer = nil
+	}
+	left := time.Until(h.keepUntil)
+	if left <= 0 {
+		a.endLockedSession(h, why)
+		return
+	}
+	var t *time.Timer
+	t = time.AfterFunc(left, func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if h.keepTimer == t && !a.wanted(h, map[string]bool{}) {
+			a.endLockedSession(h, "it is kept no longer")
+		}
+	})
+	h.keepTimer = t
+	a.changed(h)
+}
