@@ -64,7 +64,7 @@ type Plan struct {
 type runner interface {
 	Run(ctx context.Context) error
 	Keep(bool)
-	keepUntil(time.Time) error
+	keepUntil(context.Context, time.Time) (bool, error)
 	keptUntil() time.Time
 	Saved(paths []string)
 	Discard()
@@ -488,7 +488,10 @@ func (a *Agent) apply(h *held, step any) {
 // changed tells what a service is like now.
 func (a *Agent) changed(h *held) {
 	h.state.svc.Clients = a.names(h)
-	h.state.svc.Keep, h.state.svc.KeepUntil = h.keep, h.keepUntil
+	h.state.svc.Keep, h.state.svc.KeepUntil = h.keep, h.state.kept
+	if h.keepUntil.After(h.state.kept) {
+		h.state.svc.KeepUntil = h.keepUntil
+	}
 	close(h.news)
 	h.news = make(chan struct{})
 	if len(a.attached) > 0 {

@@ -37,9 +37,9 @@ func (f *fakeSession) Run(ctx context.Context) error {
 	return nil
 }
 func (f *fakeSession) Keep(bool) {}
-func (f *fakeSession) keepUntil(t time.Time) error {
+func (f *fakeSession) keepUntil(_ context.Context, t time.Time) (bool, error) {
 	f.until = t
-	return nil
+	return true, nil
 }
 func (f *fakeSession) keptUntil() time.Time { return f.until }
 func (f *fakeSession) Discard()             { f.discarded = true }

@@ -72,7 +72,7 @@ func (a *Agent) handler() http.Handler {
 	mux.HandleFunc("POST /v1/services/{name}/keep", func(w http.ResponseWriter, r *http.Request) {
 		var req api.KeepRequest
 		if decode(w, r, &req) {
-			finish(w, http.StatusNoContent, a.keepService(r.PathValue("name"), req.Until))
+			finish(w, http.StatusNoContent, a.keepService(r.Context(), r.PathValue("name"), req.Until))
 		}
 	})
 	mux.HandleFunc("POST /v1/services/{name}/cancel", func(w http.ResponseWriter, r *http.Request) {

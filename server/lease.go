@@ -17,6 +17,10 @@ type leased interface {
 	Renew(ctx context.Context, why string) error
 	// Kept says until when it stays, used or not; the zero time if it is not kept.
 	Kept(ctx context.Context) (time.Time, error)
+	// KeepFor keeps it for a time from now on, by its own clock, used or not, and returns until when. KeepUntil with the zero
+	// time keeps it no longer.
+	KeepFor(ctx context.Context, d time.Duration) (time.Time, error)
+	KeepUntil(ctx context.Context, until time.Time) error
 }
 
 const (
@@ -60,7 +64,16 @@ func (s *Session) renew(ctx context.Context) {
 		return
 	}
 	s.uses.note("it was opened")
-	renewing(ctx, l.Renew, s.use, func(err error) {
+	renew := func(ctx context.Context, why string) error {
+		if err := l.Renew(ctx, why); err != nil {
+			return err
+		}
+		if until, err := l.Kept(ctx); err == nil {
+			s.note(kept{until}) // whoever said so
+		}
+		return nil
+	}
+	renewing(ctx, renew, s.use, func(err error) {
 		s.cfg.Logger.Warn("the environment's lease was not renewed", "err", err)
 		var p *api.Problem
 		if !errors.As(err, &p) || p.Code != "forbidden" {
@@ -124,9 +137,32 @@ func (s *Session) stays(env bridge.Environment) (bool, error) {
 	return true, nil
 }
 
-// keepUntil writes down until when the session is to live without a front end; the zero time ends that.
-func (s *Session) keepUntil(t time.Time) error {
-	return s.keep.change(func(r *Record) { r.KeepUntil = t })
+// keepUntil keeps the environment until a time; the zero time ends that. One that has a lease stays in its cluster, and the
+// session ends with its last front end as ever; another lives with its session, and here says whether it does.
+func (s *Session) keepUntil(ctx context.Context, t time.Time) (here bool, err error) {
+	var env bridge.Environment
+	select {
+	case <-s.envReady:
+		env = s.env
+	default: // it is being made: it is known by its settings where
+		if s.cfg.Record.Environment.Provider != "local" {
+			return false, &api.Problem{Code: "environment-opening", Message: "the environment is just being made", Hint: "keep it once it is there"}
+		}
+	}
+	if l, ok := env.(leased); ok {
+		ctx, cancel := context.WithTimeout(ctx, keptLimit)
+		defer cancel()
+		if t.IsZero() {
+			err = l.KeepUntil(ctx, t)
+		} else {
+			t, err = l.KeepFor(ctx, time.Until(t))
+		}
+		if err == nil {
+			s.note(kept{t})
+		}
+		return false, err
+	}
+	return true, s.keep.change(func(r *Record) { r.KeepUntil = t })
 }
 
 // keptUntil is what keepUntil wrote, also under a former agent.
@@ -140,19 +176,22 @@ func (d *debugging) claimed() bool {
 }
 
 // keepService makes a session live without a front end until a time; the zero time lets it end with its last one, or now.
-func (a *Agent) keepService(name string, until time.Time) error {
+func (a *Agent) keepService(ctx context.Context, name string, until time.Time) error {
 	a.mu.Lock()
-	defer a.mu.Unlock()
 	h, err := a.find(name)
+	if err == nil && h.ending {
+		err = &api.Problem{Code: CodeNoService, Message: fmt.Sprintf("%s is just ending", name), Hint: "run it again"}
+	}
+	a.mu.Unlock()
 	if err != nil {
 		return err
 	}
-	if h.ending {
-		return &api.Problem{Code: CodeNoService, Message: fmt.Sprintf("%s is just ending", name), Hint: "run it again"}
-	}
-	if err := h.session.keepUntil(until); err != nil {
+	here, err := h.session.keepUntil(ctx, until)
+	if err != nil || !here {
 		return err
 	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	h.keepUntil = until
 	a.changed(h)
 	if len(h.holders) == 0 {

@@ -72,7 +72,7 @@ func TestAgentKeepsUntil(t *testing.T) {
 			if _, err := a.run(t.Context(), api.RunRequest{Client: "a", Dir: "/x"}); err != nil {
 				t.Fatal(err)
 			}
-			if err := a.keepService("x", time.Now().Add(3*time.Hour)); err != nil {
+			if err := a.keepService(t.Context(), "x", time.Now().Add(3*time.Hour)); err != nil {
 				t.Fatal(err)
 			}
 			a.detach(at, true)
@@ -95,12 +95,12 @@ func TestAgentKeepsUntil(t *testing.T) {
 
 		run()
 		time.Sleep(time.Hour)
-		if err := a.keepService("x", time.Now().Add(6*time.Hour)); err != nil {
+		if err := a.keepService(t.Context(), "x", time.Now().Add(6*time.Hour)); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(3 * time.Hour)
 		there(true, "when it is kept for longer")
-		if err := a.keepService("x", time.Time{}); err != nil {
+		if err := a.keepService(t.Context(), "x", time.Time{}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(5 * time.Second)
@@ -116,7 +116,7 @@ func TestAgentKeepsUntil(t *testing.T) {
 		if len(*all) != 3 || !(*all)[2].discarded {
 			t.Errorf("%d sessions", len(*all))
 		}
-		if err := a.keepService("x", time.Now().Add(time.Hour)); err == nil {
+		if err := a.keepService(t.Context(), "x", time.Now().Add(time.Hour)); err == nil {
 			t.Error("kept what is not there")
 		}
 		time.Sleep(5 * time.Minute)

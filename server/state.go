@@ -29,6 +29,8 @@ type (
 	crashed struct{ problem *api.Problem }
 	// depends is how the service's dependencies are, all of them.
 	depends struct{ all []api.Dependency }
+	// kept: the environment stays in its cluster until then, used or not.
+	kept struct{ until time.Time }
 	// debugged: the debug session is like that now; nil: there is none.
 	debugged struct{ debug *api.Debug }
 	// leaving: the session is being ended, in words for what.
@@ -70,6 +72,7 @@ type state struct {
 	reason     string         // of the process's state
 	debugGen   api.Generation // that the last problem of debugging is about
 	stop       string
+	kept       time.Time // until when a cluster keeps it
 	stopping   bool
 	ended      bool
 }
@@ -143,6 +146,11 @@ func (s *state) apply(step any, now time.Time) bool {
 		if e.debug == nil {
 			delete(s.problems, keyDebug)
 		}
+	case kept:
+		if s.kept.Equal(e.until) {
+			return false
+		}
+		s.kept = e.until
 	case depends:
 		s.depends(e.all)
 	case leaving:

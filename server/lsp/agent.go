@@ -24,6 +24,8 @@ type Agent interface {
 	Journal(ctx context.Context, name string, after uint64, logs bool, handle func(api.Entry) error) error
 	// DebugChoice says what a save does while the process stands in the debugger.
 	DebugChoice(ctx context.Context, name string, ch api.DebugChoice) error
+	// KeepUntil keeps the environment until a time, used or not; the zero time keeps it no longer.
+	KeepUntil(ctx context.Context, name string, until time.Time) error
 	// Restart ends the agent, whatever it holds; Attach starts the next one.
 	Restart(ctx context.Context) error
 }

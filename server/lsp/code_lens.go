@@ -53,6 +53,8 @@ type named struct {
 	Name string `json:"name,omitempty"`
 	Port int    `json:"port,omitempty"`
 	What string `json:"what,omitempty"`
+	// Hours is how long fairlead.keep keeps it from now on; 0 keeps it no longer.
+	Hours float64 `json:"hours,omitempty"`
 }
 
 // offers lists what can be done with the service of a main package's document.

@@ -470,6 +470,15 @@ func (a *fakeAgent) DebugChoice(_ context.Context, name string, ch api.DebugChoi
 	return nil
 }
 
+func (a *fakeAgent) KeepUntil(_ context.Context, name string, until time.Time) error {
+	if until.IsZero() {
+		a.note("keep %s no longer", name)
+		return nil
+	}
+	a.note("keep %s for %s", name, time.Until(until).Round(time.Hour))
+	return nil
+}
+
 func (a *fakeAgent) Run(ctx context.Context, r api.RunRequest) (api.RunAnswer, error) {
 	dir := r.Dir
 	if r.Path != "" {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,6 +21,7 @@ import (
 const (
 	commandRun     = "fairlead.run"
 	commandStop    = "fairlead.stop"
+	commandKeep    = "fairlead.keep"
 	commandOpen    = "fairlead.open"
 	commandLogs    = "fairlead.logs"
 	commandCancel  = "fairlead.cancel"
@@ -28,7 +30,7 @@ const (
 )
 
 func commandNames() []string {
-	return []string{commandRun, commandStop, commandOpen, commandLogs, commandCancel, commandRestart, commandDetails, commandDebug, commandDebugTest, commandDebugCore, commandDebugChoice}
+	return []string{commandRun, commandStop, commandKeep, commandOpen, commandLogs, commandCancel, commandRestart, commandDetails, commandDebug, commandDebugTest, commandDebugCore, commandDebugChoice}
 }
 
 // executeCommand does what a person asked for. Each command has one argument, an object; what it leaves out is the only
@@ -65,7 +67,7 @@ func (s *Server) executeCommand(p *protocol.ExecuteCommandParams) func(context.C
 			return nil, s.debugChoice(ctx, a)
 		case commandRestart:
 			return nil, s.restartAgent(ctx)
-		case commandStop, commandOpen, commandLogs, commandCancel, commandDetails:
+		case commandStop, commandKeep, commandOpen, commandLogs, commandCancel, commandDetails:
 		default:
 			return nil, jsonrpc2.NewError(jsonrpc2.InvalidParams, "there is no command "+name)
 		}
@@ -80,6 +82,8 @@ func (s *Server) executeCommand(p *protocol.ExecuteCommandParams) func(context.C
 		switch name {
 		case commandStop:
 			return nil, s.stop(ctx, svc.Name)
+		case commandKeep:
+			return nil, s.keep(ctx, svc, a.Hours)
 		case commandOpen:
 			return nil, s.openCommand(ctx, svc, a.Port)
 		case commandLogs:
@@ -256,6 +260,22 @@ func (s *Server) stop(ctx context.Context, name string) error {
 	delete(s.held, name)
 	s.mu.Unlock()
 	return s.agent.Stop(ctx, name)
+}
+
+// keepMost is the longest that an editor can keep an environment for: what is said by a click is forgotten.
+const keepMost = 30 * 24 * time.Hour
+
+// keep keeps an environment for hours from now on, used or not.
+func (s *Server) keep(ctx context.Context, svc api.Service, hours float64) error {
+	d := time.Duration(hours * float64(time.Hour))
+	if hours < 0 || d > keepMost {
+		return jsonrpc2.NewError(jsonrpc2.InvalidParams, fmt.Sprintf("hours must be from 0 to %.0f", keepMost.Hours()))
+	}
+	var until time.Time
+	if d > 0 {
+		until = time.Now().Add(d)
+	}
+	return s.agent.KeepUntil(ctx, svc.Name, until)
 }
 
 // cancelWork breaks off what is under way.

@@ -488,6 +488,16 @@ func TestCommands(t *testing.T) {
 	if !a.said("stop stock-1") {
 		t.Error("the other was stopped")
 	}
+	for arg, want := range map[string]string{`{"name": "orders-1", "hours": 24}`: "keep orders-1 for 24h0m0s", `{"name": "orders-1"}`: "keep orders-1 no longer"} {
+		if err := e.execute("fairlead.keep", json.RawMessage(arg)); err != nil || !a.said(want) {
+			t.Errorf("%s: %+v; the agent was asked %q", arg, err, a.calls)
+		}
+	}
+	for _, hours := range []string{"-1", "1e9"} {
+		if err := e.execute("fairlead.keep", json.RawMessage(`{"name": "orders-1", "hours": `+hours+`}`)); err == nil || !strings.Contains(err.Message, "hours must be") {
+			t.Errorf("%s hours: %+v", hours, err)
+		}
+	}
 	var access api.JournalAccess
 	e.must("fairlead/access", map[string]any{"name": "orders-1"}, &access)
 	if access.Token != "t" {

@@ -20,6 +20,7 @@ func (silent) Stop(context.Context, string) error                         { retu
 func (silent) Cancel(context.Context, string, string) error               { return nil }
 func (silent) Saved(context.Context, ...string) error                     { return nil }
 func (silent) Restart(context.Context) error                              { return nil }
+func (silent) KeepUntil(context.Context, string, time.Time) error         { return nil }
 func (silent) DebugChoice(context.Context, string, api.DebugChoice) error { return nil }
 func (silent) Run(context.Context, api.RunRequest) (api.RunAnswer, error) {
 	return api.RunAnswer{}, nil
