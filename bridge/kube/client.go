@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"fairlead.dev/api"
 	"fairlead.dev/bridge/kube/lease"
@@ -31,6 +32,7 @@ type client struct {
 	context   string
 	namespace string // the context's; empty when it names none
 	server    string
+	copyLimit time.Duration // how long a copy may take to get ready; 0 means copyLimit
 }
 
 // quiet keeps client-go off stderr, which is the agent's. It is process-wide because klog is.

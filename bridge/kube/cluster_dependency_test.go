@@ -457,6 +457,23 @@ spec:
       terminationGracePeriodSeconds: 1
       containers: [{name: ledger, image: BACKEND_IMAGE, env: [{name: PEER_URL, value: "http://billing:8080/"}], readinessProbe: {httpGet: {path: /ready, port: 8080}, periodSeconds: 1}}]
 ---
+apiVersion: v1
+kind: Service
+metadata: {name: queue}
+spec: {selector: {app: queue}, ports: [{port: 8080}]}
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: queue}
+spec:
+  serviceName: queue
+  selector: {matchLabels: {app: queue}}
+  template:
+    metadata: {labels: {app: queue}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers: [{name: queue, image: BACKEND_IMAGE, resources: {requests: {cpu: 1m}}}]
+---
 apiVersion: batch/v1
 kind: CronJob
 metadata: {name: fill}
@@ -491,7 +508,7 @@ func (r *real) small(t testing.TB) (ns string, before map[string]string) {
 	t.Helper()
 	ns = r.newNamespace(t, "baseline")
 	r.apply(t, ns, smallYAML, "BACKEND_IMAGE", r.backendImage(t))
-	r.ready(t, ns, 3)
+	r.ready(t, ns, 4)
 	return ns, r.atRest(t, ns)
 }
 
@@ -546,6 +563,7 @@ func TestClusterSeed(t *testing.T) {
 	e := r.open(t, spec)
 	wantAnswer(t, e, "http billing:8080 get", "seeded")
 	wantAnswer(t, e, "http billing:8080 changed", "changed")
+	r.open(t, spec)
 	e = r.open(t, spec)
 	wantAnswer(t, e, "http billing:8080 get", "changed")
 	if err := e.Delete(t.Context()); err != nil {
@@ -583,10 +601,10 @@ func TestClusterDependencyFaults(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	fails := func(what, code string, words ...string) {
+	fails := func(what, bad, code string, words ...string) {
 		t.Helper()
 		spec := randomSpec()
-		spec.Dependencies = fresh("billing", "ledger")
+		spec.Dependencies = fresh("billing", bad)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		_, err := Open(ctx, spec, r.options)
@@ -636,7 +654,7 @@ func TestClusterDependencyFaults(t *testing.T) {
 	change("ledger", func(d *appsv1.Deployment) {
 		d.Spec.Template.Spec.Containers[0].Image = r.options.Registry + "/nothing:here"
 	})
-	fails("image missing", "image-pull", "dependency ledger", "nothing:here")
+	fails("image missing", "ledger", "image-pull", "dependency ledger", "nothing:here")
 
 	change("ledger", func(d *appsv1.Deployment) {
 		d.Spec.Template.Spec.Containers[0].Image = backend
@@ -661,12 +679,33 @@ func TestClusterDependencyFaults(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	r.apply(t, ns, "apiVersion: v1\nkind: ResourceQuota\nmetadata: {name: small}\nspec: {hard: {pods: \"3\"}}\n")
+	// Neither crashes nor gets ready: after the limit the service starts without it.
+	change("ledger", func(d *appsv1.Deployment) {
+		d.Spec.Template.Spec.Containers[0].Args = []string{"-never"}
+		d.Spec.Template.Spec.Containers[0].Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1m")}
+	})
+	spec = randomSpec()
+	spec.Dependencies = fresh("ledger")
+	hasty := *r.c
+	hasty.copyLimit = 4 * time.Second
+	if e, err = hasty.open(t.Context(), spec, r.options.withDefaults()); err != nil {
+		t.Fatal(err)
+	}
+	if p := r.progress(); !strings.Contains(p, "dependency ledger is not ready, and the service starts all the same: pod "+spec.Name+"-ledger-") || !strings.Contains(p, "runs and is not ready yet (Readiness probe failed") {
+		t.Errorf("what is not ready is not told:\n%s", p)
+	}
+	if err := e.Delete(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+
+	// A quota that leaves room for the environment's pod, and none for the copies'.
+	r.apply(t, ns, "apiVersion: v1\nkind: ResourceQuota\nmetadata: {name: small}\nspec: {scopes: [NotBestEffort], hard: {pods: \"1\"}}\n")
 	eventually(t, "the quota is counted", func() bool {
 		q, err := r.kube.CoreV1().ResourceQuotas(ns).Get(t.Context(), "small", metav1.GetOptions{})
 		return err == nil && len(q.Status.Used) > 0
 	})
-	fails("quota exceeded", "pod-refused", "exceeded quota")
+	fails("quota exceeded", "ledger", "pod-refused", "dependency ledger", "exceeded quota")
+	fails("quota exceeded, of a StatefulSet", "queue", "pod-refused", "dependency queue", "exceeded quota")
 }
 
 // dying is an API server's client whose process is killed after some changes: nothing that it sends then arrives.

@@ -222,7 +222,7 @@ func (c *client) tail(ctx context.Context, p *corev1.Pod, container string) stri
 // copiesReady waits until each copy is ready or has failed, for copyLimit at most. The error is of one that can never
 // start.
 func (c *client) copiesReady(ctx context.Context, env dependency.Environment, names []string, tell func(string)) (map[string]copyState, error) {
-	wctx, cancel := context.WithTimeout(ctx, copyLimit)
+	wctx, cancel := context.WithTimeout(ctx, cmp.Or(c.copyLimit, copyLimit))
 	defer cancel()
 	sel := dependency.LabelOf + "=" + env.Name
 	shapes, refusals := c.copyWorkloads(wctx, env)

@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/apimachinery/pkg/util/validation"
 )
 
 const (
@@ -131,7 +132,7 @@ func (d *Found) AliasOf(original *corev1.Service, ip string) Alias {
 		}
 	}
 	for _, h := range d.hosts[n] {
-		if !slices.Contains(a.Names, h) {
+		if !slices.Contains(a.Names, h) && validation.IsDNS1123Subdomain(h) == nil { // the API server takes no other
 			a.Names = append(a.Names, h)
 		}
 	}
