@@ -209,13 +209,19 @@ func (c *cluster) push(t testing.TB, s *service, as string) string {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
+	return c.pushFile(t, bin, as)
+}
+
+// pushFile pushes an image of nothing but an executable, which is its entry point.
+func (c *cluster) pushFile(t testing.TB, bin, as string) string {
+	t.Helper()
 	b, err := os.ReadFile(bin)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var files bytes.Buffer
 	w := tar.NewWriter(&files)
-	if err := w.WriteHeader(&tar.Header{Name: "tiny", Mode: 0o755, Size: int64(len(b)), Typeflag: tar.TypeReg}); err != nil {
+	if err := w.WriteHeader(&tar.Header{Name: filepath.Base(bin), Mode: 0o755, Size: int64(len(b)), Typeflag: tar.TypeReg}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := w.Write(b); err != nil {
@@ -233,7 +239,7 @@ func (c *cluster) push(t testing.TB, s *service, as string) string {
 		t.Fatal(err)
 	}
 	if img, err = mutate.ConfigFile(img, &v1.ConfigFile{OS: "linux", Architecture: runtime.GOARCH,
-		RootFS: v1.RootFS{Type: "layers", DiffIDs: diffIDs(t, img)}, Config: v1.Config{Entrypoint: []string{"/tiny"}}}); err != nil {
+		RootFS: v1.RootFS{Type: "layers", DiffIDs: diffIDs(t, img)}, Config: v1.Config{Entrypoint: []string{"/" + filepath.Base(bin)}}}); err != nil {
 		t.Fatal(err)
 	}
 	ref, err := name.ParseReference(c.registry + "/" + as)
