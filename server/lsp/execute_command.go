@@ -267,13 +267,12 @@ const keepMost = 30 * 24 * time.Hour
 
 // keep keeps an environment for hours from now on, used or not.
 func (s *Server) keep(ctx context.Context, svc api.Service, hours float64) error {
-	d := time.Duration(hours * float64(time.Hour))
-	if hours < 0 || d > keepMost {
+	if hours < 0 || hours > keepMost.Hours() {
 		return jsonrpc2.NewError(jsonrpc2.InvalidParams, fmt.Sprintf("hours must be from 0 to %.0f", keepMost.Hours()))
 	}
 	var until time.Time
-	if d > 0 {
-		until = time.Now().Add(d)
+	if hours > 0 {
+		until = time.Now().Add(time.Duration(hours * float64(time.Hour)))
 	}
 	return s.agent.KeepUntil(ctx, svc.Name, until)
 }

@@ -59,6 +59,7 @@ export class Commands {
       add('fairlead.debugCore', (a) => this.debugCore(a)),
       add('fairlead.debugChoice', (a) => this.debugChoice(a)),
       add('fairlead.stop', (a) => this.forService(a, 'fairlead.stop', 'Stop and remove which environment?')),
+      add('fairlead.keep', (a) => this.keep(a)),
       add('fairlead.open', (a) => this.forService(a, 'fairlead.open', 'Open which service in the browser?', (s) => !!s.url)),
       add('fairlead.cancel', (a) => this.cancel(a)),
       add('fairlead.logs', async (a) => {
@@ -138,6 +139,20 @@ export class Commands {
   private async forService(a: Arg, command: string, ask: string, which: (s: Service) => boolean = () => true): Promise<void> {
     const s = await this.choose(a, ask, which);
     if (s) await this.client.execute(command, { name: s.name, ...(a.port ? { port: a.port } : {}) });
+  }
+
+  /** keep lets an environment live for a time, used or not; how long is asked. */
+  private async keep(a: Arg): Promise<void> {
+    const s = await this.choose(a, 'Keep which environment?');
+    if (!s) return;
+    const offered = [
+      { label: '$(watch) For 4 Hours', hours: 4 },
+      { label: '$(watch) For a Day', hours: 24 },
+      { label: '$(watch) For 3 Days', hours: 72 },
+      ...(s.keep_until ? [{ label: '$(close) No Longer', hours: 0 }] : []),
+    ];
+    const picked = await vscode.window.showQuickPick(offered, { title: 'Fairlead', placeHolder: `${s.service} stays, used or not. Stop removes it all the same.` });
+    if (picked) await this.client.execute('fairlead.keep', { name: s.name, hours: picked.hours });
   }
 
   private async cancel(a: Arg): Promise<void> {

@@ -30,6 +30,17 @@ export interface Debug {
   waiting: number; // the generation that is built and waits for the process to go on; 0: none
 }
 
+/** Dependency is something that a service calls, and how its environment has it. */
+export interface Dependency {
+  name: string;
+  mode: string; // 'shared', 'fresh', 'external' or 'off'
+  engine?: string;
+  workload?: string;
+  why: string[];
+  health: string; // 'ready', 'starting', 'failed'; '' is unknown
+  detail?: string;
+}
+
 export interface Service {
   name: string;
   service: string;
@@ -56,8 +67,10 @@ export interface Service {
   ms?: number;
   debug?: Debug;
   core?: string; // the core file that the last process left, in the pod
+  dependencies: Dependency[];
   clients: string[];
   keep?: boolean;
+  keep_until?: string; // it stays until then, used or not
   problems: Problem[];
 }
 
@@ -104,6 +117,12 @@ export function toProblem(v: unknown): Problem | undefined {
   return { ...v, code: str(v.code), message: str(v.message) } as Problem;
 }
 
+function toDependency(o: Obj): Dependency | undefined {
+  if (str(o.name) === '') return undefined;
+  const why = Array.isArray(o.why) ? o.why.filter((w): w is string => typeof w === 'string') : [];
+  return { name: str(o.name), mode: str(o.mode), engine: str(o.engine), workload: str(o.workload), why, health: str(o.health), detail: str(o.detail) };
+}
+
 function toService(o: Obj): Service | undefined {
   if (str(o.name) === '') return undefined;
   const s: Service = {
@@ -116,6 +135,7 @@ function toService(o: Obj): Service | undefined {
     phase: (phases.has(str(o.phase)) ? o.phase : 'opening') as Phase,
     generation: num(o.generation),
     ports: list(o.ports, (p) => ({ port: num(p.port), local: num(p.local), url: str(p.url), main: p.main === true })),
+    dependencies: list(o.dependencies, toDependency),
     clients: Array.isArray(o.clients) ? o.clients.filter((c): c is string => typeof c === 'string') : [],
     problems: list(o.problems, toProblem),
   };
@@ -125,6 +145,7 @@ function toService(o: Obj): Service | undefined {
     s.debug = { by: str(d.by), ready: d.ready === true, stopped: d.stopped === true, on_save: str(d.on_save), waiting: num(d.waiting) };
   }
   if (str(o.core) === '') delete s.core;
+  if (str(o.keep_until) === '') delete s.keep_until;
   return s;
 }
 

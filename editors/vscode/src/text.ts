@@ -1,6 +1,6 @@
 // How a service's state reads: in the status bar, the tree and the quick pick. Pure, so that a table can test it.
 
-import { busy, type Problem, type Service, type Services } from './protocol';
+import { busy, type Dependency, type Problem, type Service, type Services } from './protocol';
 
 /** Client is what the extension itself knows: whether the language server's process is there. */
 export type Client =
@@ -51,6 +51,21 @@ export function why(s: Service): string {
 }
 
 const withWhy = (word: string, s: Service): string => (why(s) ? `${word}: ${why(s)}` : word);
+
+/** dependencyText is how an environment has a dependency, and how that is. */
+export function dependencyText(d: Dependency): string {
+  const health = d.health === 'ready' || d.health === '' ? d.health : d.detail ? `${d.health}: ${short(d.detail, 80)}` : d.health;
+  return [d.mode, d.engine, health].filter(Boolean).join(' · ');
+}
+
+/** keptText is until when an environment stays without anybody. */
+export function keptText(s: Service, now = new Date()): string {
+  if (s.keep) return 'kept';
+  const until = new Date(s.keep_until ?? NaN);
+  if (Number.isNaN(until.getTime()) || until <= now) return '';
+  const day = until.toDateString() === now.toDateString() ? '' : `${until.toLocaleDateString(undefined, { weekday: 'short', month: 'short', day: 'numeric' })} `;
+  return `kept until ${day}${until.toLocaleTimeString(undefined, { hour: '2-digit', minute: '2-digit' })}`;
+}
 
 /** phaseText is the phase in words, with its reason or its time. */
 export function phaseText(s: Service): string {

@@ -1,12 +1,13 @@
 import * as vscode from 'vscode';
 import type { Client } from './client';
-import { busy, type Forward, type Problem, type Service } from './protocol';
-import { debugText, details, icon, phaseText, place, short, shortDigest, tone, where } from './text';
+import { busy, type Dependency, type Forward, type Problem, type Service } from './protocol';
+import { debugText, dependencyText, keptText, details, icon, phaseText, place, short, shortDigest, tone, where } from './text';
 
 export type Node =
   | { kind: 'service'; service: Service }
   | { kind: 'url' | 'generation' | 'where' | 'process' | 'debug' | 'clients' | 'template'; service: Service }
   | { kind: 'port'; service: Service; port: Forward }
+  | { kind: 'dependency'; service: Service; dependency: Dependency }
   | { kind: 'problem'; service: Service; problem: Problem; index: number };
 
 const color = (s: Service): vscode.ThemeColor | undefined => {
@@ -41,12 +42,13 @@ export class Environments implements vscode.TreeDataProvider<Node>, vscode.Dispo
     const out: Node[] = s.problems.map((problem, index) => ({ kind: 'problem', service: s, problem, index }));
     if (s.url) out.push({ kind: 'url', service: s });
     for (const port of s.ports) if (!port.main || port.url !== s.url) out.push({ kind: 'port', service: s, port });
+    for (const dependency of s.dependencies) if (dependency.mode !== 'off') out.push({ kind: 'dependency', service: s, dependency });
     if (s.generation > 0) out.push({ kind: 'generation', service: s });
     if (s.provider) out.push({ kind: 'where', service: s });
     if (s.template) out.push({ kind: 'template', service: s });
     if (s.process) out.push({ kind: 'process', service: s });
     if (s.debug) out.push({ kind: 'debug', service: s });
-    if (s.clients.length > 0) out.push({ kind: 'clients', service: s });
+    if (s.clients.length > 0 || s.keep_until) out.push({ kind: 'clients', service: s });
     return out;
   }
 
@@ -83,6 +85,18 @@ export class Environments implements vscode.TreeDataProvider<Node>, vscode.Dispo
         item.tooltip = `Port ${node.port.port} of the service, on this machine at 127.0.0.1:${node.port.local}`;
         icon_('plug');
         break;
+      case 'dependency': {
+        const d = node.dependency;
+        item.id += `/${d.name}`;
+        item.label = d.name;
+        item.description = dependencyText(d);
+        item.contextValue = 'dependency';
+        item.tooltip = [d.name, [d.engine, d.workload].filter(Boolean).join(' · '), ...d.why.map((w) => `Found in ${w}`)].filter(Boolean).join('\n');
+        const look: Record<string, [string, string?]> = { ready: ['pass', 'testing.iconPassed'], starting: ['loading~spin'], failed: ['error', 'list.warningForeground'] };
+        const [id, c] = look[d.health] ?? ['circle-large-outline'];
+        icon_(id, c ? new vscode.ThemeColor(c) : undefined);
+        break;
+      }
       case 'generation':
         item.label = `Generation ${s.generation}`;
         item.description = s.digest ? shortDigest(s.digest) : '';
@@ -117,8 +131,9 @@ export class Environments implements vscode.TreeDataProvider<Node>, vscode.Dispo
         break;
       case 'clients':
         item.label = 'Used by';
-        item.description = s.clients.join(', ') + (s.keep ? ' · kept' : '');
-        item.tooltip = s.keep ? 'It stays when nobody uses it any more' : 'It is removed a minute after the last one leaves';
+        item.description = [...s.clients, keptText(s)].filter(Boolean).join(', ');
+        item.tooltip = s.keep || s.keep_until ? 'It stays when nobody uses it any more' : 'It is removed a minute after the last one leaves';
+        item.contextValue = s.keep_until ? 'use kept' : 'use';
         icon_('person');
         break;
       case 'problem': {

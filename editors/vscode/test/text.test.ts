@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { toServices, type Service, type Services } from '../src/protocol';
-import { debugText, details, escape, isWeb, serviceOf, short, shown, status, type Client } from '../src/text';
+import { debugText, dependencyText, details, escape, isWeb, keptText, serviceOf, short, shown, status, type Client } from '../src/text';
 
 const service = (o: object): Service => toServices({ agent: { connected: true }, services: [{ name: 'orders-ada-1', service: 'orders', provider: 'local', dir: '/w/orders', ...o }] }).services[0]!;
 const all = (...s: Service[]): Services => ({ agent: { connected: true }, services: s });
@@ -82,4 +82,20 @@ test('nothing that is said becomes markup', () => {
   assert.deepEqual(['http://127.0.0.1:1', 'https://x', 'javascript:1', 'command:x', 'file:///etc', 'x'].map(isWeb), [true, true, false, false, false, false]);
   assert.equal(short('a\nb  c'), 'a b c');
   assert.equal([...short('ü'.repeat(100), 10)].length, 10);
+});
+
+test('a dependency in a row', () => {
+  const [d] = toServices({ services: [{ name: 'x', dependencies: [{ name: 'db', mode: 'fresh', engine: 'postgresql', health: 'failed', detail: 'ImagePullBackOff', why: ['DSN', 5] }, { mode: 'shared' }, 7] }] }).services[0]!.dependencies;
+  assert.deepEqual(d!.why, ['DSN']);
+  assert.equal(dependencyText(d!), 'fresh · postgresql · failed: ImagePullBackOff');
+  assert.equal(dependencyText({ ...d!, engine: '', health: 'ready' }), 'fresh · ready');
+});
+
+test('how long an environment is kept', () => {
+  const now = new Date(2026, 10, 26, 9, 0);
+  assert.equal(keptText(service({}), now), '');
+  assert.equal(keptText(service({ keep: true }), now), 'kept');
+  assert.equal(keptText(service({ keep_until: new Date(2026, 10, 26, 8, 0).toISOString() }), now), '', 'it is over');
+  assert.match(keptText(service({ keep_until: new Date(2026, 10, 26, 18, 30).toISOString() }), now), /^kept until (18:30|06:30 PM)$/);
+  assert.match(keptText(service({ keep_until: new Date(2026, 10, 29, 18, 30).toISOString() }), now), /^kept until .*29.*(18:30|06:30 PM)$/);
 });
