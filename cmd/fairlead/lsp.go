@@ -161,4 +161,5 @@ func (a noAgent) Journal(context.Context, string, uint64, bool, func(api.Entry) 
 	return a.err
 }
 func (a noAgent) DebugChoice(context.Context, string, api.DebugChoice) error { return a.err }
+func (a noAgent) KeepUntil(context.Context, string, time.Time) error         { return a.err }
 func (a noAgent) Restart(context.Context) error                              { return a.err }
