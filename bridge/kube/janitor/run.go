@@ -2,7 +2,9 @@ package janitor
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -50,6 +52,9 @@ func (j *Janitor) Run(ctx context.Context) error {
 	selected := informers.WithTweakListOptions(func(o *metav1.ListOptions) { o.LabelSelector = kube.EnvironmentSelector })
 	f := informers.NewSharedInformerFactoryWithOptions(kc, 0, informers.WithNamespace(j.o.Namespace), selected)
 	ds := f.Apps().V1().Deployments()
+	if err := ds.Informer().SetWatchErrorHandlerWithContext(r.lost); err != nil {
+		return fmt.Errorf("watch environments: %w", err)
+	}
 	r.deployments = ds.Lister()
 	if _, err := ds.Informer().AddEventHandler(r.handler(func(o metav1.Object, deleted bool) {
 		r.queue.Add(item{o.GetNamespace(), o.GetName()})
@@ -63,6 +68,9 @@ func (j *Janitor) Run(ctx context.Context) error {
 	if j.o.Namespace == "" { // one namespace alone is not the janitor's to delete
 		ns := f.Core().V1().Namespaces()
 		r.namespaces = ns.Lister()
+		if err := ns.Informer().SetWatchErrorHandlerWithContext(r.lost); err != nil {
+			return fmt.Errorf("watch namespaces: %w", err)
+		}
 		if _, err := ns.Informer().AddEventHandler(r.handler(func(o metav1.Object, deleted bool) {
 			if !deleted {
 				r.queue.Add(item{o.GetName(), ""})
@@ -96,6 +104,13 @@ func (j *Janitor) Run(ctx context.Context) error {
 	wg.Wait()
 	j.o.Logger.Info("janitor: leaves")
 	return nil
+}
+
+// lost tells of a watch or a list that failed. The informer tries again; without this it would in silence.
+func (r *running) lost(ctx context.Context, _ *cache.Reflector, err error) {
+	if ctx.Err() == nil && !apierrors.IsResourceExpired(err) && !errors.Is(err, io.EOF) { // these end a watch every now and then
+		r.o.Logger.Warn("janitor: a watch broke off, and is begun again", "error", r.o.Cluster.Explain("watch environments", err))
+	}
 }
 
 // handler calls f for each object that is new, changed or gone.
