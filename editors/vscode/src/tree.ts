@@ -131,7 +131,7 @@ export class Environments implements vscode.TreeDataProvider<Node>, vscode.Dispo
         break;
       case 'clients':
         item.label = 'Used by';
-        item.description = [...s.clients, keptText(s)].filter(Boolean).join(', ');
+        item.description = [keptText(s), ...s.clients].filter(Boolean).join(', ');
         item.tooltip = s.keep || s.keep_until ? 'It stays when nobody uses it any more' : 'It is removed a minute after the last one leaves';
         item.contextValue = s.keep_until ? 'use kept' : 'use';
         icon_('person');
