@@ -826,10 +826,34 @@ func TestClusterDependencyRights(t *testing.T) {
 }
 
 // BenchmarkClusterOpenDependencies is what dependencies cost a start: the same service with none, with ten that are shared,
-// and with five fresh copies. It deletes outside of the time that is taken.
+// with five fresh copies; and, as the measure of those, with none while five Deployments like the copies start beside it,
+// until all are ready. Deletion is outside of the time that is taken.
 func BenchmarkClusterOpenDependencies(b *testing.B) {
-	for _, c := range []struct{ shared, fresh int }{{0, 0}, {10, 0}, {5, 5}} {
-		b.Run(fmt.Sprintf("%d shared, %d fresh", c.shared, c.fresh), func(b *testing.B) {
+	const one = `
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: NAME}
+spec:
+  selector: {matchLabels: {app: NAME}}
+  template:
+    metadata: {labels: {app: NAME}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers: [{name: a, image: BACKEND_IMAGE, readinessProbe: {httpGet: {path: /ready, port: 8080}, periodSeconds: 1}}]
+`
+	const service = `
+---
+apiVersion: v1
+kind: Service
+metadata: {name: NAME}
+spec: {selector: {app: NAME}, ports: [{port: 8080}]}
+---
+`
+	for _, c := range []struct {
+		name                 string
+		shared, fresh, plain int
+	}{{"none", 0, 0, 0}, {"10 shared", 10, 0, 0}, {"5 fresh", 0, 5, 0}, {"5 Deployments beside", 0, 0, 5}} {
+		b.Run(c.name, func(b *testing.B) {
 			r := realCluster(b)
 			ns := r.newNamespace(b, "baseline")
 			image := r.backendImage(b)
@@ -837,20 +861,35 @@ func BenchmarkClusterOpenDependencies(b *testing.B) {
 			spec := randomSpec()
 			spec.Dependencies = map[string]api.DependencyWish{}
 			for i := range c.shared + c.fresh {
-				objects += fmt.Sprintf("\n---\napiVersion: v1\nkind: Service\nmetadata: {name: dep%d}\nspec: {selector: {app: dep%d}, ports: [{port: 8080}]}\n", i, i) +
-					fmt.Sprintf("---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: dep%d}\nspec: {selector: {matchLabels: {app: dep%d}}, template: {metadata: {labels: {app: dep%d}}, spec: {terminationGracePeriodSeconds: 1, containers: [{name: a, image: BACKEND_IMAGE, readinessProbe: {httpGet: {path: /ready, port: 8080}, periodSeconds: 1}}]}}}\n", i, i, i)
-				spec.Dependencies[fmt.Sprint("dep", i)] = api.DependencyWish{Mode: api.DependencyShared}
+				name := fmt.Sprint("dep", i)
+				objects += strings.ReplaceAll(service+strings.TrimSpace(one)+"\n", "NAME", name)
+				spec.Dependencies[name] = api.DependencyWish{Mode: api.DependencyShared}
 				if i < c.fresh {
-					spec.Dependencies[fmt.Sprint("dep", i)] = api.DependencyWish{Mode: api.DependencyFresh}
+					spec.Dependencies[name] = api.DependencyWish{Mode: api.DependencyFresh}
 				}
 			}
 			r.apply(b, ns, objects, "BACKEND_IMAGE", image)
-			r.ready(b, ns, 1+c.shared+c.fresh)
+			staging := 1 + c.shared + c.fresh
+			r.ready(b, ns, staging)
 			for b.Loop() {
+				for i := range c.plain {
+					r.apply(b, ns, one, "BACKEND_IMAGE", image, "NAME", fmt.Sprint("plain", i))
+				}
 				e := r.open(b, spec)
+				r.ready(b, ns, staging+c.fresh+c.plain)
 				b.StopTimer()
+				for i := range c.plain {
+					if err := r.kube.AppsV1().Deployments(ns).Delete(b.Context(), fmt.Sprint("plain", i), metav1.DeleteOptions{}); err != nil {
+						b.Fatal(err)
+					}
+				}
 				if err := e.Delete(b.Context()); err != nil {
 					b.Fatal(err)
+				}
+				for i := range c.plain {
+					if err := r.c.podsGone(b.Context(), ns, fmt.Sprint("app=plain", i), func(string) {}); err != nil {
+						b.Fatal(err)
+					}
 				}
 				b.StartTimer()
 			}

@@ -222,7 +222,7 @@ func TestClusterPodThatNeverRuns(t *testing.T) {
 				t.Errorf("%v; want %q in it", err, c.says)
 			}
 			// The pod takes its time to end; that it is on its way is what counts.
-			if err := r.c.podsGone(ctx, ns, spec.Name, func(string) {}); err != nil {
+			if err := r.c.podsGone(ctx, ns, labelEnvironment+"="+spec.Name, func(string) {}); err != nil {
 				t.Error(err)
 			}
 			eventually(t, "the ReplicaSet to be collected", func() bool {

@@ -185,9 +185,8 @@ type copying struct {
 	seeds   map[string]batchv1.JobSpec // by dependency
 	wanted  map[string]bool            // "Kind/name" of everything that is to be there
 
-	mu     sync.Mutex
-	uids   map[string]types.UID // of workloads, by dependency
-	states map[string]copyState
+	mu   sync.Mutex
+	uids map[string]types.UID // of workloads, by dependency
 }
 
 // startCopies makes the Services of all fresh copies. They come first, so that every pod can be told all addresses: with
@@ -376,7 +375,6 @@ func (cp *copying) finish(ctx context.Context) error {
 		return nil
 	}
 	states, err := cp.op.c.copiesReady(ctx, cp.env, cp.names(), cp.op.o.Progress)
-	cp.states = states
 	if err != nil {
 		return err
 	}

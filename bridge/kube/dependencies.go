@@ -81,8 +81,12 @@ func (e *Environment) Dependencies(ctx context.Context) ([]api.Dependency, error
 		return nil, nil
 	}
 	staging, err := e.c.deployment(ctx, tns, name)
-	if err != nil || staging == nil {
+	if err != nil {
 		return nil, e.c.explain("look for the staging Deployment", err)
+	}
+	if staging == nil {
+		return nil, &api.Problem{Code: "no-template", Message: fmt.Sprintf("the staging Deployment %s/%s is gone, and with it what tells the dependencies", tns, name),
+			Hint: "the environment goes on as it is; bring the Deployment back to see them"}
 	}
 	l := e.c.landscape(ctx, tns, func() *appsv1.Deployment { return staging }, bridge.Spec{Service: e.Info().Service, Dependencies: e.wishes})
 	if l.err != nil {

@@ -44,7 +44,7 @@ func (e Environment) Owns(o metav1.Object) bool {
 	})
 }
 
-// Name is that of a copy. A StatefulSet's pods have its name and eleven characters in a label, which has at most 63.
+// CopyName is the name of a copy. A StatefulSet's pods have its name and eleven characters in a label, which has at most 63.
 func (e Environment) CopyName(name string) string {
 	n := e.Name + "-" + name
 	if len(n) > 52 {
