@@ -103,6 +103,8 @@ func TestDebugCommand(t *testing.T) {
 	dir := workspace(t, nil)
 	e.initialize(dir, nil)
 	u := e.open(dir+"/main.go", mainGo)
+	<-a.attached
+	a.sync() // the agent's first message, which names the socket, has been taken
 	if err := e.execute(commandDebug, map[string]any{"uri": u}); err != nil {
 		t.Fatalf("%+v", err)
 	}
