@@ -44,7 +44,7 @@ var edges = map[string][]string{
 	"cmd/fairlead-pod":              {"api", "bridge", "syncer/supervisor", "syncer/supervisor/delve"},
 	"test/bench/edit":               {"api", "test/bench/measure", "test/freeport"},
 	"test/bench/measure":            {},
-	"test/bench/debug":              {"test/bench/measure", "test/freeport"},
+	"test/bench/debug":              {"api", "server/client", "test/bench/measure", "test/freeport"},
 	"test/bench/lsp":                {},
 	"test/bench/logs":               {"api", "bridge", "bridge/kube", "bridge/local", "bridge/payload", "server", "server/journal", "syncer/build", "test/bench/measure", "test/freeport"},
 	"test/demo":                     {"api"},

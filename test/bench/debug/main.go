@@ -47,6 +47,9 @@ type report struct {
 	BesideMS measure.Spread `json:"beside_ms"` // total less the floor of the same turn
 	StepMS   measure.Spread `json:"step_ms"`   // through Fairlead
 	DirectMS measure.Spread `json:"step_direct_ms"`
+	// PathMS and AdaptedMS are steps over one connection to the environment, without the adapter and with it.
+	PathMS    measure.Spread `json:"step_path_ms"`
+	AdaptedMS measure.Spread `json:"step_adapted_ms"`
 }
 
 func main() {
@@ -93,6 +96,9 @@ func run(provider string) (r report, err error) {
 			return r, err
 		}
 	}
+	// An agent of its own, so that nobody else's doings are measured.
+	os.Setenv("FAIRLEAD_AGENT", agentSocket(dir))
+	defer os.Unsetenv("FAIRLEAD_AGENT")
 	exe := filepath.Join(dir, "floor-bin")
 	if _, err := floors.build(exe, provider == "local"); err != nil { // fills the build cache
 		return r, err
@@ -155,5 +161,9 @@ func run(provider string) (r report, err error) {
 	r.N = len(totals)
 	r.FloorMS, r.BuildMS, r.TotalMS, r.BesideMS = measure.Of(floorsMS), measure.Of(builds), measure.Of(totals), measure.Of(beside)
 	r.StepMS, r.DirectMS = measure.Of(through), measure.Of(direct)
-	return r, c.call("disconnect", map[string]any{"terminateDebuggee": true}, nil)
+	if err := c.call("disconnect", map[string]any{"terminateDebuggee": false}, nil); err != nil { // it stays for a while, as after an editor
+		return r, err
+	}
+	r.PathMS, r.AdaptedMS, err = stepPath(agentSocket(dir), ours, provider, *warm+*edits)
+	return r, err
 }
