@@ -81,8 +81,9 @@ type runner interface {
 // when Run returns: the listeners' servers with one for each request, one a session (which has its own), two for each
 // attachment.
 //
-// A session lives as long as somebody holds it: a client is attached, or was until less than AgentConfig.Grace ago. A
-// client that left on purpose holds nothing any more. A session that is kept until a time lives that long without. The agent ends when it has had nothing to do for AgentConfig.Idle.
+// A session lives as long as somebody holds it: a client is attached, or was until less than AgentConfig.Grace ago, or an
+// environment that somebody holds needs it (dependency.go). A client that left on purpose holds nothing any more. A session
+// that is kept until a time lives that long without. The agent ends when it has had nothing to do for AgentConfig.Idle.
 type Agent struct {
 	cfg     AgentConfig
 	info    api.Agent

@@ -88,7 +88,7 @@ services:
 		await f.act(/Used by(?!.*front \()/, 'Keep Environment');
 		await wb.quick.locator('.monaco-list-row', { hasText: 'For a Day' }).first().click();
 		await f.row(/kept until/).waitFor();
-		await wb.shot('kept');
+		await wb.shot('kept', { readme: 'vscode-dependencies' });
 	});
 	await step('Stop removes it all the same, and its dependencies', async () => {
 		await f.act(/^front/, 'Stop Environment');
