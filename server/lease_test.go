@@ -132,10 +132,14 @@ type leasedEnv struct {
 	deleted *bool
 }
 
-func (e leasedEnv) Renew(context.Context, string) error     { return nil }
-func (e leasedEnv) Kept(context.Context) (time.Time, error) { return e.until, e.err }
-func (e leasedEnv) Delete(context.Context) error            { *e.deleted = true; return nil }
-func (e leasedEnv) Close() error                            { return nil }
+func (e leasedEnv) Renew(context.Context, string) error        { return nil }
+func (e leasedEnv) Kept(context.Context) (time.Time, error)    { return e.until, e.err }
+func (e leasedEnv) KeepUntil(context.Context, time.Time) error { return e.err }
+func (e leasedEnv) KeepFor(_ context.Context, d time.Duration) (time.Time, error) {
+	return time.Now().Add(d), e.err
+}
+func (e leasedEnv) Delete(context.Context) error { *e.deleted = true; return nil }
+func (e leasedEnv) Close() error                 { return nil }
 
 // What is kept in the cluster outlives its session, unless it is stopped.
 func TestSessionLeavesWhatIsKept(t *testing.T) {
