@@ -24,7 +24,7 @@ type poller struct {
 	wake         chan struct{}
 
 	mu   sync.Mutex
-	dirs map[string]snapshot
+	dirs map[string]*snapshot // another one at each change
 }
 
 // snapshot is what a folder contained: a zero stamp for folders and for files whose changes are of no interest.
@@ -41,9 +41,9 @@ func (p *poller) put(path string, s snapshot) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.dirs == nil {
-		p.dirs = map[string]snapshot{}
+		p.dirs = map[string]*snapshot{}
 	}
-	p.dirs[path] = s
+	p.dirs[path] = &s
 	select {
 	case p.wake <- struct{}{}:
 	default:
@@ -54,6 +54,37 @@ func (p *poller) remove(path string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.dirs, path)
+}
+
+// forget makes a name in a folder new to the next look: the folder of that name has gone, and another may be in its place
+// before anyone looks.
+func (p *poller) forget(dir, name string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	old := p.dirs[dir]
+	if old == nil {
+		return
+	}
+	s := maps.Clone(*old)
+	delete(s, name)
+	p.dirs[dir] = &s
+}
+
+// expect makes the next look tell of a file that was found by other means since the last one, whether it is still there by
+// then or not.
+func (p *poller) expect(dir, name string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	old := p.dirs[dir]
+	if old == nil {
+		return
+	}
+	if _, ok := (*old)[name]; ok {
+		return
+	}
+	s := maps.Clone(*old)
+	s[name] = stamp{}
+	p.dirs[dir] = &s
 }
 
 func (p *poller) clear() {
@@ -117,11 +148,12 @@ func (p *poller) run(ctx context.Context, interesting func(string) bool) {
 // look compares a folder with what it was.
 func (p *poller) look(dir string, interesting func(string) bool) {
 	p.mu.Lock()
-	old, ok := p.dirs[dir]
+	before := p.dirs[dir]
 	p.mu.Unlock()
-	if !ok {
+	if before == nil {
 		return
 	}
+	old := *before
 	now := time.Now()
 	var es []event
 	entries, err := readDir(dir)
@@ -152,8 +184,8 @@ func (p *poller) look(dir string, interesting func(string) bool) {
 		return
 	}
 	p.mu.Lock()
-	if _, ok := p.dirs[dir]; ok {
-		p.dirs[dir] = cur
+	if p.dirs[dir] == before { // else somebody knows better, and the next look compares with that
+		p.dirs[dir] = &cur
 	}
 	p.mu.Unlock()
 	p.mail.putEvents(es...)

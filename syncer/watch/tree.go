@@ -410,6 +410,7 @@ func (l *loop) dropNode(path string, n *node, report bool) {
 	if !report {
 		return
 	}
+	l.poll.forget(filepath.Dir(path), filepath.Base(path))
 	now := time.Now()
 	for name, rec := range n.files {
 		p := filepath.Join(path, name)
@@ -443,6 +444,9 @@ func (l *loop) store(path string, rec *record, exists bool) {
 	case !exists:
 	case n != nil && n.files != nil:
 		n.files[name] = rec
+		if n.polled {
+			l.poll.expect(filepath.Clean(dir), name)
+		}
 	default:
 		l.loose[path] = rec
 	}
@@ -468,8 +472,12 @@ func (l *loop) retryWatches() {
 		}
 		if p, ok := l.placeOf(path); ok && !n.anchor {
 			l.gen++
-			// The folders in it are watched or polled already.
-			l.scanOne(p, scanRecheck, time.Now())
+			// The folders in it are watched or polled already, but for one that has come since it was polled last.
+			for _, below := range l.scanOne(p, scanRecheck, time.Now()) {
+				if !l.watched(below.path) {
+					l.scan(below, scanReport)
+				}
+			}
 		}
 	}
 	l.limitErr = nil
