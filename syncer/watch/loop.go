@@ -32,6 +32,7 @@ type loop struct {
 	// loose are known files whose folder is not in nodes: of folders that have just gone, until the burst is over, and
 	// of those that only Notify named. A nil record stands for a file whose content is not known.
 	loose   map[string]*record
+	strays  map[string]bool  // folders of loose files that were found to exist since takeIn
 	anchors int              // nodes that are only that
 	known   map[string]*repo // by their tops
 	gen     uint64           // of the scan
@@ -325,6 +326,7 @@ func (l *loop) tick(now time.Time) {
 	}
 	l.publish(changed, first, l.lost)
 	l.lost = false
+	l.takeIn()
 }
 
 func (l *loop) locked() bool {

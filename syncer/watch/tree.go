@@ -316,6 +316,9 @@ func (l *loop) scanOne(p place, mode scanMode, now time.Time) (below []place) {
 		if rec, ok := l.loose[path]; !known && ok {
 			n.files[name], known = rec, true
 			delete(l.loose, path)
+			if mode == scanReport && l.isRelevant(path) {
+				l.touch(path, n, now) // nobody watched it meanwhile
+			}
 		}
 		switch {
 		case !known && mode != scanQuiet && l.isRelevant(path):
@@ -449,7 +452,25 @@ func (l *loop) store(path string, rec *record, exists bool) {
 		}
 	default:
 		l.loose[path] = rec
+		l.strays[filepath.Clean(dir)] = true
 	}
+}
+
+// takeIn watches the folders in which files were found before the folders themselves were: polling may come to them late, or
+// never, if they are gone by then.
+func (l *loop) takeIn() {
+	for dir := range l.strays {
+		for child := dir; l.nodes[child] == nil && child != filepath.Dir(child); child = filepath.Dir(child) {
+			if l.nodes[filepath.Dir(child)] == nil {
+				continue
+			}
+			if _, ok := l.placeOf(child); ok { // else it is of no interest
+				l.enter(child, scanReport)
+			}
+			break
+		}
+	}
+	clear(l.strays)
 }
 
 // retryWatches tries to watch what is polled, now that the limit may have been raised.

@@ -193,7 +193,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 	l := &loop{
 		Watcher: w, ctx: ctx, wg: &wg,
 		settle: settler{rest: w.opt.Rest, restBurst: w.opt.RestBurst, cap: w.opt.Cap},
-		nodes:  map[string]*node{}, loose: map[string]*record{}, tops: map[string]top{},
+		nodes:  map[string]*node{}, loose: map[string]*record{}, strays: map[string]bool{}, tops: map[string]top{},
 		unruly: map[string]bool{}, repos: map[*repo]bool{}, known: map[string]*repo{},
 		poll:  poller{mail: &w.mail, every: w.opt.poll, retry: w.opt.retry, wake: make(chan struct{}, 1)},
 		epoch: w.opt.epoch,
