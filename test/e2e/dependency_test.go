@@ -123,7 +123,6 @@ func TestDependencyRefusals(t *testing.T) {
 		{[]string{"--fresh", "tiny"}, []string{"the service itself"}},
 		{[]string{"--fresh", "A B"}, []string{"--fresh", "not a Service's name"}},
 		{[]string{"--fresh", "tiny", "--shared", "tiny"}, []string{"both --fresh and --shared"}},
-		{[]string{"--fresh", "tiny", "--on", "local"}, []string{"an environment on this machine has none", "--on kubernetes"}},
 	} {
 		r := p.m.fairlead(t, s.dir, slices.Concat([]string{"run"}, p.args, tt.args)...)
 		for _, w := range tt.want {
