@@ -120,6 +120,12 @@ func (a *Agent) require(ctx context.Context, h *held, progress func(string)) err
 	said := ""
 	for i := range ready {
 		for waiting := true; waiting; {
+			select {
+			case <-ready[i]:
+				waiting = false
+				continue
+			default:
+			}
 			if d := n.list()[i]; d.Health != api.HealthReady {
 				if now := "waiting for " + d.Name + ": " + cmp.Or(d.Detail, "it is looked for"); now != said {
 					said = now
@@ -158,11 +164,13 @@ func (a *Agent) follow(ctx context.Context, h *held, i int, ready func()) {
 		return
 	}
 	if err != nil {
+		ready() // no save mends it: nobody waits
 		tell(api.HealthFailed, oneLine(err.Error()), "")
 		return
 	}
 	on, err := a.holdFor(ctx, h, plan)
 	if err != nil {
+		ready()
 		if ctx.Err() == nil {
 			tell(api.HealthFailed, oneLine(err.Error()), "")
 		}
