@@ -116,19 +116,28 @@ export class Workbench {
 
 	get quick() { return this.page.locator('.quick-input-widget'); }
 
-	/** palette runs a command by its title. */
-	async palette(title) {
-		await this.page.keyboard.press('F1');
-		const input = this.quick.locator('input.input');
-		await input.waitFor();
-		await input.fill(`>${title}`);
-		await this.quick.locator('.monaco-list-row', { hasText: title }).first().click();
+	/**
+	 * pick opens an input by a key, types into it and does then(input). What takes the focus shuts the input, as a
+	 * debugger's stop does a moment late: then it is opened again.
+	 */
+	pick(key, text, then) {
+		return eventually(`${key} ${text}`, async () => {
+			await this.page.keyboard.press(key);
+			const input = this.quick.locator('input.input');
+			await input.fill(text, { timeout: 3000 });
+			await then(input);
+			return true;
+		});
 	}
 
+	/** first clicks the first of the rows that the input offers. */
+	first(text) { return this.quick.locator('.monaco-list-row', { hasText: text }).first().click({ timeout: 10_000 }); }
+
+	/** palette runs a command by its title. */
+	palette(title) { return this.pick('F1', `>${title}`, () => this.first(title)); }
+
 	async openFile(name) {
-		await this.page.keyboard.press('Control+P');
-		await this.quick.locator('input.input').fill(name);
-		await this.quick.locator('.monaco-list-row', { hasText: path.basename(name) }).first().click();
+		await this.pick('Control+P', name, () => this.first(path.basename(name)));
 		await this.page.locator('.tab.active', { hasText: path.basename(name) }).waitFor();
 		await this.page.locator('.editor-instance .view-line').first().waitFor();
 	}
@@ -140,10 +149,7 @@ export class Workbench {
 	}
 
 	async goTo(line, column = 1) {
-		await this.page.keyboard.press('Control+G');
-		const input = this.quick.locator('input.input');
-		await input.fill(`:${line}:${column}`);
-		await this.page.keyboard.press('Enter');
+		await this.pick('Control+G', `:${line}:${column}`, (input) => input.press('Enter', { timeout: 3000 })); // never into the text
 		await this.at(line, column);
 	}
 
