@@ -18,7 +18,11 @@ import (
 func stepPath(socket string, s source, provider string, rounds int) (path, through measure.Spread, err error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	a := agent.New(agent.Options{Socket: socket, Name: "bench"})
+	info, err := agent.New(agent.Options{Socket: socket, Name: "bench"}).Agent(ctx)
+	if err != nil {
+		return path, through, err
+	}
+	a := agent.New(agent.Options{Socket: socket, Name: "bench", Version: info.Version})
 	all, err := a.Services(ctx)
 	if err != nil {
 		return path, through, err
