@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -25,7 +26,7 @@ func TestRenewing(t *testing.T) {
 		}
 		var got []renewal
 		var told int
-		fails := 0
+		var fails atomic.Int32
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		u.note("it was opened")
@@ -33,8 +34,7 @@ func TestRenewing(t *testing.T) {
 			defer close(done)
 			renewing(ctx, func(_ context.Context, why string) error {
 				got = append(got, renewal{time.Since(start), why})
-				if fails > 0 {
-					fails--
+				if fails.Add(-1) >= 0 {
 					return errors.New("the cluster is away")
 				}
 				return nil
@@ -46,8 +46,8 @@ func TestRenewing(t *testing.T) {
 		}
 		at(10*time.Second, func() { u.note("a request") })
 		at(30*time.Second, func() { u.note("a save") })
-		at(61*time.Second, func() { fails = 1 })
-		at(190*time.Second, func() { fails = 2 })
+		at(61*time.Second, func() { fails.Store(1) })
+		at(190*time.Second, func() { fails.Store(2) })
 		at(310*time.Second, cancel)
 		<-done
 		want := []renewal{{0, "it was opened"}, {time.Minute, "a save"}, {2 * time.Minute, ""}, {3 * time.Minute, ""}, {4 * time.Minute, ""}, {5 * time.Minute, ""}}
