@@ -47,3 +47,12 @@ type DependencyWish struct {
 	Mode DependencyMode `json:"mode"` // shared, fresh or off
 	Seed string         `json:"seed,omitempty"`
 }
+
+// DependencyReport is what is known of a service's dependencies.
+type DependencyReport struct {
+	Dependencies []Dependency `json:"dependencies"`
+	// Notes say, for a person, what was seen and not understood, or not read.
+	Notes []string `json:"notes,omitempty"`
+	// Problems are the wishes that cannot be fulfilled.
+	Problems []*Problem `json:"problems,omitempty"`
+}

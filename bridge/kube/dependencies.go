@@ -21,50 +21,41 @@ import (
 // elsewhereLimit bounds how many hosts are looked for in other namespaces.
 const elsewhereLimit = 16
 
-// DependencyReport is what is known of a service's dependencies.
-type DependencyReport struct {
-	Dependencies []api.Dependency `json:"dependencies"`
-	// Notes say, for a person, what was seen and not understood, or not read.
-	Notes []string `json:"notes,omitempty"`
-	// Problems are the wishes that cannot be fulfilled.
-	Problems []*api.Problem `json:"problems,omitempty"`
-}
-
 // FindDependencies tells what the service of a Spec depends on, and how that is in its environment if there is one. It
 // changes nothing.
-func FindDependencies(ctx context.Context, spec bridge.Spec, opts Options) (DependencyReport, error) {
+func FindDependencies(ctx context.Context, spec bridge.Spec, opts Options) (api.DependencyReport, error) {
 	o := opts.withDefaults()
 	c, err := connect(o)
 	if err != nil {
-		return DependencyReport{}, err
+		return api.DependencyReport{}, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, contactLimit)
 	defer cancel()
 	return c.findDependencies(ctx, spec, o)
 }
 
-func (c *client) findDependencies(ctx context.Context, spec bridge.Spec, o Options) (DependencyReport, error) {
+func (c *client) findDependencies(ctx context.Context, spec bridge.Spec, o Options) (api.DependencyReport, error) {
 	ns, name, err := c.choosePlace(ctx, spec.Name, spec.Service, o)
 	if err != nil {
-		return DependencyReport{}, err
+		return api.DependencyReport{}, err
 	}
 	staging, err := c.deployment(ctx, ns, name)
 	if err != nil {
-		return DependencyReport{}, c.explain("look for the staging Deployment", err)
+		return api.DependencyReport{}, c.explain("look for the staging Deployment", err)
 	}
 	if staging == nil || staging.Labels[labelEnvironment] != "" {
-		return DependencyReport{}, &api.Problem{Code: "no-template", Message: fmt.Sprintf("there is no Deployment %s in namespace %s, whose dependencies could be found", name, ns),
+		return api.DependencyReport{}, &api.Problem{Code: "no-template", Message: fmt.Sprintf("there is no Deployment %s in namespace %s, whose dependencies could be found", name, ns),
 			Hint: "say where it is with --namespace, or what it is called with template: in fairlead.yaml"}
 	}
 	env, err := c.deployment(ctx, ns, spec.Name)
 	if err != nil {
-		return DependencyReport{}, c.explain("look for the environment", err)
+		return api.DependencyReport{}, c.explain("look for the environment", err)
 	}
 	l := c.landscape(ctx, ns, func() *appsv1.Deployment { return staging }, spec)
 	if l.err != nil {
-		return DependencyReport{}, l.err
+		return api.DependencyReport{}, l.err
 	}
-	r := DependencyReport{Notes: append(l.lost, l.Notes...), Problems: l.Problems}
+	r := api.DependencyReport{Notes: append(l.lost, l.Notes...), Problems: l.Problems}
 	if env != nil && isOurs(env) {
 		r.Dependencies = c.inEnvironment(ctx, dependency.Environment{Name: env.Name, Namespace: ns, UID: env.UID}, l)
 		return r, nil

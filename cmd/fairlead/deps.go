@@ -39,7 +39,7 @@ machine the dependencies are those that fairlead.yaml names: services of the wor
 			if err != nil {
 				return err
 			}
-			var r kube.DependencyReport
+			var r api.DependencyReport
 			if set.on == "local" {
 				r, err = localDependencies(c.Context(), set, svc, spec)
 			} else {
@@ -70,7 +70,7 @@ machine the dependencies are those that fairlead.yaml names: services of the wor
 	return c
 }
 
-func printDeps(w io.Writer, r kube.DependencyReport) error {
+func printDeps(w io.Writer, r api.DependencyReport) error {
 	if len(r.Dependencies) == 0 {
 		fmt.Fprintln(w, "no dependencies were found")
 	} else {

@@ -15,7 +15,6 @@ import (
 
 	"fairlead.dev/api"
 	"fairlead.dev/bridge"
-	"fairlead.dev/bridge/kube"
 	"fairlead.dev/bridge/local"
 	"fairlead.dev/server"
 	"fairlead.dev/server/client"
@@ -192,8 +191,8 @@ func freePort() (int, error) {
 }
 
 // localDependencies are what fairlead.yaml names, and how they are if the agent runs the service.
-func localDependencies(ctx context.Context, set choice, svc build.Service, spec bridge.Spec) (kube.DependencyReport, error) {
-	r := kube.DependencyReport{}
+func localDependencies(ctx context.Context, set choice, svc build.Service, spec bridge.Spec) (api.DependencyReport, error) {
+	r := api.DependencyReport{}
 	running, err := runningService(ctx, spec.Name)
 	if err != nil {
 		return r, err
