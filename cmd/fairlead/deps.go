@@ -98,7 +98,7 @@ func printDeps(w io.Writer, r api.DependencyReport) error {
 	if len(r.Dependencies) > 0 {
 		name = r.Dependencies[0].Name
 	}
-	_, err := fmt.Fprintf(w, "\nTo change one, or to add one that was not found, write in fairlead.yaml:\n\n  dependencies:\n    %s: fresh # a copy of your own; shared is staging's, off is none\n", clean(name))
+	_, err := fmt.Fprintf(w, "\nTo change one, or to add one that was not found, write in fairlead.yaml:\n\n  dependencies:\n    %s: fresh # a copy of your own; shared is the one that all have, off is none\n", clean(name))
 	return err
 }
 
