@@ -19,8 +19,9 @@ var edges = map[string][]string{
 	"bridge/payload":                {"api"},
 	"bridge/payload/gen":            {"bridge/payload"},
 	"bridge/local":                  {"api", "bridge", "bridge/payload"},
-	"bridge/kube":                   {"api", "bridge", "bridge/kube/dependency", "bridge/kube/lease"},
+	"bridge/kube":                   {"api", "bridge", "bridge/kube/dependency", "bridge/kube/isolation", "bridge/kube/lease"},
 	"bridge/kube/dependency":        {"api"},
+	"bridge/kube/isolation":         {},
 	"bridge/kube/lease":             {"api"},
 	"bridge/kube/janitor":           {"api", "bridge", "bridge/kube", "bridge/kube/lease"},
 	"syncer":                        {"api", "syncer/delta"},
@@ -57,7 +58,7 @@ var edges = map[string][]string{
 
 // homes is where a library may be imported, and nowhere else.
 var homes = map[string][]string{
-	"k8s.io/": {"bridge/kube", "bridge/kube/dependency", "bridge/kube/lease", "bridge/kube/janitor", "test/bench/logs"}, // there to be the rival: kubectl's own log stream
+	"k8s.io/": {"bridge/kube", "bridge/kube/dependency", "bridge/kube/isolation", "bridge/kube/lease", "bridge/kube/janitor", "test/bench/logs"}, // there to be the rival: kubectl's own log stream
 	"github.com/google/go-containerregistry/": {"bridge/kube"},
 	"github.com/fsnotify/fsnotify":            {"syncer/watch"},
 	"github.com/go-delve/delve/":              {"syncer/supervisor/delve"},

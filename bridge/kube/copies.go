@@ -192,12 +192,12 @@ type copying struct {
 // startCopies makes the Services of all fresh copies. They come first, so that every pod can be told all addresses: with
 // that two copies can depend on each other.
 func (op *opening) startCopies(ctx context.Context, owner *appsv1.Deployment) (*copying, error) {
-	cp := &copying{op: op, env: dependency.Environment{Name: owner.Name, Namespace: owner.Namespace, UID: owner.UID}, fresh: op.around.fresh(),
+	cp := &copying{op: op, env: dependency.Environment{Name: owner.Name, Namespace: owner.Namespace, UID: owner.UID, Own: op.isolated, Adapt: op.adapt()}, fresh: op.around.fresh(),
 		wanted: map[string]bool{}, uids: map[string]types.UID{}, seeds: map[string]batchv1.JobSpec{}}
 	var mu sync.Mutex
 	err := each(cp.fresh, func(d *dependency.Found) error {
 		if d.Seed != "" {
-			spec, err := op.c.seed(ctx, cp.env.Namespace, d)
+			spec, err := op.c.seed(ctx, op.staging, d)
 			if err != nil {
 				return err
 			}
@@ -248,7 +248,7 @@ func (cp *copying) workloads(ctx context.Context) error {
 	return each(cp.fresh, func(d *dependency.Found) error {
 		claims := map[string]*corev1.PersistentVolumeClaim{}
 		for _, name := range d.Claims() {
-			p, err := op.c.kube.CoreV1().PersistentVolumeClaims(ns).Get(ctx, name, metav1.GetOptions{})
+			p, err := op.c.kube.CoreV1().PersistentVolumeClaims(op.staging).Get(ctx, name, metav1.GetOptions{})
 			if err != nil {
 				return op.c.explain("read PersistentVolumeClaim "+name+" of "+d.Workload, err)
 			}
@@ -297,7 +297,7 @@ func (cp *copying) want(kind, name string) {
 // images are the digests that staging runs, where a pod of it can be seen.
 func (op *opening) images(ctx context.Context, d *dependency.Found) map[string]string {
 	t := d.Behind.Template()
-	pods, err := op.c.kube.CoreV1().Pods(op.namespace).List(ctx, metav1.ListOptions{LabelSelector: metav1.FormatLabelSelector(&metav1.LabelSelector{MatchLabels: t.Labels})})
+	pods, err := op.c.kube.CoreV1().Pods(op.staging).List(ctx, metav1.ListOptions{LabelSelector: metav1.FormatLabelSelector(&metav1.LabelSelector{MatchLabels: t.Labels})})
 	if err != nil {
 		return nil // then the copy runs what the tags say by now, as a new pod of staging would
 	}

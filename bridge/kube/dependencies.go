@@ -47,17 +47,27 @@ func (c *client) findDependencies(ctx context.Context, spec bridge.Spec, o Optio
 		return api.DependencyReport{}, &api.Problem{Code: "no-template", Message: fmt.Sprintf("there is no Deployment %s in namespace %s, whose dependencies could be found", name, ns),
 			Hint: "say where it is with --namespace, or what it is called with template: in fairlead.yaml"}
 	}
-	env, err := c.deployment(ctx, ns, spec.Name)
-	if err != nil {
-		return api.DependencyReport{}, c.explain("look for the environment", err)
+	in := []string{ns}
+	if o.Isolation != "" {
+		in = append(in, ownNamespace(ns, spec.Name))
 	}
-	l := c.landscape(ctx, ns, func() *appsv1.Deployment { return staging }, spec)
+	var env *appsv1.Deployment
+	for _, at := range in {
+		d, err := c.deployment(ctx, at, spec.Name)
+		if err != nil && (at == ns || !apierrors.IsForbidden(err)) {
+			return api.DependencyReport{}, c.explain("look for the environment", err)
+		}
+		if d != nil && isOurs(d) {
+			env = d
+		}
+	}
+	l := c.landscape(ctx, in, func() *appsv1.Deployment { return staging }, spec)
 	if l.err != nil {
 		return api.DependencyReport{}, l.err
 	}
 	r := api.DependencyReport{Notes: append(l.lost, l.Notes...), Problems: l.Problems}
-	if env != nil && isOurs(env) {
-		r.Dependencies = c.inEnvironment(ctx, dependency.Environment{Name: env.Name, Namespace: ns, UID: env.UID}, l)
+	if env != nil {
+		r.Dependencies = c.inEnvironment(ctx, dependency.Environment{Name: env.Name, Namespace: env.Namespace, UID: env.UID}, l)
 		return r, nil
 	}
 	r.Dependencies = l.list()
@@ -79,7 +89,7 @@ func (e *Environment) Dependencies(ctx context.Context) ([]api.Dependency, error
 		return nil, &api.Problem{Code: "no-template", Message: fmt.Sprintf("the staging Deployment %s/%s is gone, and with it what tells the dependencies", tns, name),
 			Hint: "the environment goes on as it is; bring the Deployment back to see them"}
 	}
-	l := e.c.landscape(ctx, tns, func() *appsv1.Deployment { return staging }, bridge.Spec{Service: e.Info().Service, Dependencies: e.wishes})
+	l := e.c.landscape(ctx, []string{tns, e.namespace}, func() *appsv1.Deployment { return staging }, bridge.Spec{Name: e.name, Service: e.Info().Service, Dependencies: e.wishes})
 	if l.err != nil {
 		return nil, l.err
 	}
@@ -90,8 +100,9 @@ func (e *Environment) Dependencies(ctx context.Context) ([]api.Dependency, error
 type landscape struct {
 	dependency.Result
 	in   dependency.Input
-	lost []string // what could not be looked at, for a person
-	err  error    // why nothing was found
+	own  []corev1.Service // of copies that the environment has, or that another of its name had
+	lost []string         // what could not be looked at, for a person
+	err  error            // why nothing was found
 }
 
 // list is what was found, in plain values.
@@ -113,13 +124,10 @@ func (l *landscape) fresh() (out []*dependency.Found) {
 	return out
 }
 
-// copied says whether there are copies of an environment. Their Services are made first and deleted last.
-func (l *landscape) copied(environment string) bool {
-	return slices.ContainsFunc(l.in.Services, func(s corev1.Service) bool { return s.Labels[dependency.LabelOf] == environment })
-}
-
-// landscape looks at a namespace and finds the dependencies of a service in it. staging is waited for, and may give nil.
-func (c *client) landscape(ctx context.Context, ns string, staging func() *appsv1.Deployment, spec bridge.Spec) *landscape {
+// landscape looks at a namespace, the first of those given, and finds the dependencies of a service in it; and its copies
+// in all of them. staging is waited for, and may give nil.
+func (c *client) landscape(ctx context.Context, in []string, staging func() *appsv1.Deployment, spec bridge.Spec) *landscape {
+	ns := in[0]
 	l := &landscape{in: dependency.Input{Namespace: ns, ConfigMaps: map[string]map[string]string{}, Elsewhere: map[string]*corev1.Service{}, Wishes: spec.Dependencies}}
 	var wg sync.WaitGroup
 	var mu sync.Mutex
@@ -144,6 +152,20 @@ func (c *client) landscape(ctx context.Context, ns string, staging func() *appsv
 			l.in.Services = s.Items
 		}
 	})
+	var elsewhere []corev1.Service
+	for _, other := range in[1:] {
+		if other == ns {
+			continue
+		}
+		wg.Go(func() {
+			// Whoever may not look there has made nothing there.
+			if s, err := c.kube.CoreV1().Services(other).List(ctx, metav1.ListOptions{LabelSelector: dependency.LabelOf + "=" + spec.Name}); err == nil {
+				mu.Lock()
+				defer mu.Unlock()
+				elsewhere = append(elsewhere, s.Items...)
+			}
+		})
+	}
 	wg.Go(func() {
 		d, err := c.kube.AppsV1().Deployments(ns).List(ctx, metav1.ListOptions{})
 		if may("list the Deployments", "what runs behind a Service is not known: you may not list Deployments", err) {
@@ -158,6 +180,11 @@ func (c *client) landscape(ctx context.Context, ns string, staging func() *appsv
 	})
 	l.in.Staging = staging()
 	wg.Wait()
+	for _, s := range slices.Concat(l.in.Services, elsewhere) {
+		if s.Labels[dependency.LabelOf] == spec.Name {
+			l.own = append(l.own, s)
+		}
+	}
 	if l.in.Staging != nil {
 		// Which container it is has been checked, or will be, by whoever gave it.
 		l.in.Container, _ = serviceContainer(l.in.Staging, spec.Service)
@@ -211,8 +238,8 @@ func (c *client) landscape(ctx context.Context, ns string, staging func() *appsv
 // inEnvironment tells the dependencies as the environment has them.
 func (c *client) inEnvironment(ctx context.Context, env dependency.Environment, l *landscape) []api.Dependency {
 	copies := map[string]bool{} // names
-	for i := range l.in.Services {
-		if s := &l.in.Services[i]; env.Owns(s) {
+	for i := range l.own {
+		if s := &l.own[i]; env.Owns(s) {
 			copies[s.Labels[dependency.LabelName]] = true
 		}
 	}

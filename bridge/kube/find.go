@@ -9,6 +9,7 @@ import (
 
 	"fairlead.dev/api"
 	"fairlead.dev/bridge"
+	"fairlead.dev/bridge/kube/isolation"
 	"fairlead.dev/bridge/kube/lease"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -56,7 +57,19 @@ func (c *client) find(ctx context.Context, o Options, f Filter) ([]bridge.Stored
 	}
 	pods := map[string]string{} // by namespace and environment
 	if len(ds) > 0 {
-		if l, err := c.kube.CoreV1().Pods(ns).List(ctx, metav1.ListOptions{LabelSelector: f.selector()}); err == nil {
+		in := []string{ns}
+		if ns != "" {
+			for i := range ds {
+				if !slices.Contains(in, ds[i].Namespace) {
+					in = append(in, ds[i].Namespace)
+				}
+			}
+		}
+		for _, ns := range in {
+			l, err := c.kube.CoreV1().Pods(ns).List(ctx, metav1.ListOptions{LabelSelector: f.selector()})
+			if err != nil {
+				continue
+			}
 			for _, p := range l.Items {
 				if p.DeletionTimestamp == nil && p.Status.Phase != corev1.PodFailed {
 					pods[p.Namespace+"/"+p.Labels[labelEnvironment]] = p.Name
@@ -77,21 +90,61 @@ func (c *client) find(ctx context.Context, o Options, f Filter) ([]bridge.Stored
 	return out, nil
 }
 
-// deployments lists those of environments. ns is the namespace that was listed; "" means all of them.
+// deployments lists those of environments: of a namespace, with those that are like it in namespaces of their own, or in
+// all. ns is the namespace; "" means all.
 func (c *client) deployments(ctx context.Context, o Options, f Filter) (ds []appsv1.Deployment, ns string, err error) {
-	sel := metav1.ListOptions{LabelSelector: f.selector()}
-	l, err := c.kube.AppsV1().Deployments(o.Namespace).List(ctx, sel)
-	if o.Namespace == "" && apierrors.IsForbidden(err) {
-		ns = cmp.Or(c.namespace, metav1.NamespaceDefault)
-		l, err = c.kube.AppsV1().Deployments(ns).List(ctx, sel)
-	} else {
-		ns = o.Namespace
+	list := func(ns, selector string) error {
+		l, err := c.kube.AppsV1().Deployments(ns).List(ctx, metav1.ListOptions{LabelSelector: selector})
+		if err == nil {
+			ds = append(ds, l.Items...)
+		}
+		return err
+	}
+	if ns = o.Namespace; ns == "" {
+		err = list("", f.selector())
+		if apierrors.IsForbidden(err) {
+			ns = cmp.Or(c.namespace, metav1.NamespaceDefault)
+		}
+	}
+	if ns != "" {
+		if err = list(ns, f.selector()); err == nil {
+			err = c.isolated(ctx, ns, f.selector(), list)
+		}
 	}
 	if err != nil {
 		return nil, "", c.explain("look for environments", err)
 	}
-	return slices.DeleteFunc(l.Items, func(d appsv1.Deployment) bool { return !isOurs(&d) }), ns, nil
+	ds = slices.DeleteFunc(ds, func(d appsv1.Deployment) bool { return !isOurs(&d) })
+	slices.SortFunc(ds, func(a, b appsv1.Deployment) int {
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+	})
+	return slices.CompactFunc(ds, func(a, b appsv1.Deployment) bool { return a.UID == b.UID }), ns, nil
 }
+
+// isolated lists what is in namespaces of its own and like a staging namespace. Whoever may see neither all Deployments nor
+// namespaces has made none.
+func (c *client) isolated(ctx context.Context, staging, selector string, list func(ns, selector string) error) error {
+	err := list("", selector+","+isolation.LabelStaging+"="+staging)
+	if !apierrors.IsForbidden(err) {
+		return err
+	}
+	spaces, err := c.kube.CoreV1().Namespaces().List(ctx, metav1.ListOptions{LabelSelector: IsolatedSelector(staging)})
+	if apierrors.IsForbidden(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, n := range spaces.Items {
+		if err := list(n.Name, selector); err != nil && !apierrors.IsForbidden(err) {
+			return err
+		}
+	}
+	return nil
+}
+
+// IsolatedSelector selects the namespaces that were made for one environment each and are like a staging namespace.
+func IsolatedSelector(staging string) string { return labelEnvironment + "," + isolation.LabelStaging + "=" + staging }
 
 // isOurs tells whether a Deployment is an environment. The name must be the label's, and a recorded UID its own: a
 // Deployment that was copied from ours, labels and annotations and all, is somebody else's. One without a recorded UID

@@ -40,7 +40,7 @@ func (op *opening) meanwhile(err error) bool {
 
 // again looks at what was found once more, and makes run begin anew.
 func (op *opening) again(ctx context.Context) (err error) {
-	op.anchor = nil
+	op.anchor, op.furnished = nil, false
 	if op.existing, err = op.c.deployment(ctx, op.namespace, op.spec.Name); err != nil {
 		return op.c.explain("look for the environment", err)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"fairlead.dev/api"
 	"fairlead.dev/bridge/kube/dependency"
+	"fairlead.dev/bridge/kube/isolation"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -48,28 +49,36 @@ func (c *client) choosePlace(ctx context.Context, name, service string, o Option
 	case err == nil && d.Labels[labelEnvironment] == "":
 		return metav1.NamespaceDefault, template, nil
 	case err == nil, isNotFound(err), apierrors.IsForbidden(err):
-		return ownNamespace(name), template, nil
+		return aloneNamespace(name), template, nil
 	}
 	return "", "", c.explain("look for the staging Deployment", err)
 }
 
-// ownNamespace is the namespace of an environment that has one to itself.
-func ownNamespace(name string) string {
-	n := "fairlead-" + name
+// aloneNamespace is that of an environment that is like no staging.
+func aloneNamespace(name string) string { return namespaceName("fairlead-" + name) }
+
+// ownNamespace is that of an environment that is like what is in a staging namespace.
+func ownNamespace(staging, name string) string {
+	return namespaceName("fairlead-" + staging + "-" + name)
+}
+
+func namespaceName(n string) string {
 	if len(n) > 63 {
 		n = n[:63-9] + "-" + shortHash(n, 8)
 	}
 	return n
 }
 
-// makeNamespace makes a namespace under Pod Security "restricted" and records that we did. One that has appeared
-// meanwhile is used, and is not ours.
-func (c *client) makeNamespace(ctx context.Context, ns, environment string) (made *corev1.Namespace, err error) {
-	n, err := c.kube.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
-		Name:        ns,
-		Labels:      map[string]string{"pod-security.kubernetes.io/enforce": "restricted", labelEnvironment: environment},
-		Annotations: map[string]string{annMadeFor: environment},
-	}}, metav1.CreateOptions{FieldManager: fieldManager})
+// makeNamespace makes a namespace and records that we did. like is the staging namespace that it is to be treated like; nil
+// where there is none: then it is under Pod Security "restricted". One that has appeared meanwhile is used, and is not ours.
+func (c *client) makeNamespace(ctx context.Context, ns, environment string, like *corev1.Namespace) (made *corev1.Namespace, err error) {
+	m := metav1.ObjectMeta{Name: ns, Labels: map[string]string{"pod-security.kubernetes.io/enforce": "restricted"}, Annotations: map[string]string{}}
+	if like != nil {
+		m.Labels, m.Annotations = isolation.Carried(like.Labels), isolation.Carried(like.Annotations)
+		m.Labels[isolation.LabelStaging] = like.Name
+	}
+	m.Labels[labelEnvironment], m.Annotations[annMadeFor] = environment, environment
+	n, err := c.kube.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: m}, metav1.CreateOptions{FieldManager: fieldManager})
 	if apierrors.IsAlreadyExists(err) {
 		return nil, nil
 	}

@@ -15,7 +15,6 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	coreac "k8s.io/client-go/applyconfigurations/core/v1"
 	metaac "k8s.io/client-go/applyconfigurations/meta/v1"
@@ -49,13 +48,13 @@ func Open(ctx context.Context, spec bridge.Spec, opts Options) (*Environment, er
 
 // survey is what was found before anything is changed.
 type survey struct {
-	namespace string
-	ns        *corev1.Namespace // nil when it does not exist, or when we may not look
-	nsMissing bool
-	existing  *appsv1.Deployment // by the environment's name, whoever made it
+	*site                       // where the environment is, or is to be
+	staging   string            // the namespace of the template and of what is shared
+	isolated  bool              // the namespace is the environment's own, and gets a quota, a network policy and so on
+	model     *corev1.Namespace // staging's; nil where it may not be seen
+	beside    string            // why it is not, in words for a person; empty where that was not asked for
 	template  *appsv1.Deployment
-	container string // of the template
-	missing   []denial
+	container string     // of the template
 	around    *landscape // what the service depends on
 
 	payload  *payload
@@ -72,6 +71,8 @@ type opening struct {
 	spec bridge.Spec
 	// anchor is a Deployment that was made without a pod, to own copies whose addresses its pod is to know.
 	anchor *appsv1.Deployment
+	// furnished: the namespace has what an isolated environment needs.
+	furnished bool
 
 	mu   sync.Mutex
 	undo []func(context.Context) error // newest last
@@ -85,6 +86,9 @@ func (c *client) open(ctx context.Context, spec bridge.Spec, o Options) (env *En
 	op := &opening{survey: s, c: c, o: o, spec: spec}
 	for _, l := range s.around.lost {
 		o.Progress(l)
+	}
+	if s.beside != "" {
+		o.Progress(s.beside)
 	}
 	if err := op.checkWishes(ctx); err != nil {
 		return nil, err
@@ -126,57 +130,62 @@ func (c *client) survey(ctx context.Context, spec bridge.Spec, o Options) (*surv
 	defer cancel()
 	s := &survey{around: &landscape{}}
 	var wg sync.WaitGroup
-	var placeErr, nsErr, existingErr, templateErr, payloadErr, imageErr error
-	known := make(chan struct{}) // existing has been asked for
+	var templateErr, payloadErr, imageErr error
+	known := make(chan struct{}) // what is there has been asked for
+	var given, own *site
 	wg.Go(func() {
 		if s.payload, payloadErr = readPayload(o); payloadErr != nil {
 			return
 		}
 		<-known
-		imageErr = s.findImage(ctx, o)
+		imageErr = s.findImage(ctx, o, given, own)
 	})
-	var template string
-	if s.namespace, template, placeErr = c.choosePlace(ctx, spec.Name, spec.Service, o); placeErr == nil {
-		wg.Go(func() {
-			defer close(known)
-			s.existing, existingErr = c.deployment(ctx, s.namespace, spec.Name)
-		})
-		staged := make(chan struct{})
-		wg.Go(func() {
-			defer close(staged)
-			s.template, templateErr = c.deployment(ctx, s.namespace, template)
-		})
-		wg.Go(func() {
-			s.around = c.landscape(ctx, s.namespace, func() *appsv1.Deployment {
-				if <-staged; s.template == nil || s.template.Labels[labelEnvironment] != "" {
-					return nil
-				}
-				return s.template
-			}, spec)
-		})
-		wg.Go(func() {
-			s.ns, nsErr = c.kube.CoreV1().Namespaces().Get(ctx, s.namespace, metav1.GetOptions{})
-			if s.nsMissing = isNotFound(nsErr); s.nsMissing || nsErr != nil {
-				s.ns = nil
-			}
-			s.missing = c.missingRights(ctx, s.namespace, s.nsMissing)
-		})
-	} else {
-		close(known)
-	}
-	wg.Wait()
-
+	staging, template, placeErr := c.choosePlace(ctx, spec.Name, spec.Service, o)
 	if placeErr != nil {
+		close(known)
+		wg.Wait()
 		return nil, placeErr
 	}
-	if nsErr != nil && !s.nsMissing && !apierrors.IsForbidden(nsErr) {
-		return nil, c.explain("look at namespace "+s.namespace, nsErr)
+	s.staging = staging
+	wg.Go(func() {
+		defer close(known)
+		var sites sync.WaitGroup
+		sites.Go(func() { given = c.look(ctx, staging, spec.Name, false) })
+		if o.Isolation != "" {
+			sites.Go(func() { own = c.look(ctx, ownNamespace(staging, spec.Name), spec.Name, true) })
+		}
+		sites.Wait()
+	})
+	staged := make(chan struct{})
+	wg.Go(func() {
+		defer close(staged)
+		s.template, templateErr = c.deployment(ctx, staging, template)
+	})
+	wg.Go(func() {
+		in := []string{staging}
+		if o.Isolation != "" {
+			in = append(in, ownNamespace(staging, spec.Name))
+		}
+		s.around = c.landscape(ctx, in, func() *appsv1.Deployment {
+			if <-staged; s.template == nil || s.template.Labels[labelEnvironment] != "" {
+				return nil
+			}
+			return s.template
+		}, spec)
+	})
+	wg.Wait()
+
+	if err := s.settle(ctx, c, spec, o, given, own); err != nil {
+		return nil, err
 	}
-	if existingErr != nil || templateErr != nil {
+	if s.nsErr != nil {
+		return nil, c.explain("look at namespace "+s.namespace, s.nsErr)
+	}
+	if s.existingErr != nil || templateErr != nil {
 		if len(s.missing) > 0 { // all of them at once instead of the first that was met
 			return nil, together(s.missing)
 		}
-		return nil, c.explain("look for the environment", first(existingErr, templateErr))
+		return nil, c.explain("look for the environment", first(s.existingErr, templateErr))
 	}
 	if err := s.checkFound(spec, o, template); err != nil {
 		return nil, err
@@ -219,7 +228,7 @@ func (s *survey) checkFound(spec bridge.Spec, o Options, template string) (err e
 	}
 	if s.template == nil {
 		if o.Template != "" {
-			return &api.Problem{Code: "no-template", Message: fmt.Sprintf("there is no Deployment %s in namespace %s to be like", template, s.namespace),
+			return &api.Problem{Code: "no-template", Message: fmt.Sprintf("there is no Deployment %s in namespace %s to be like", template, s.staging),
 				Hint: "correct template: in fairlead.yaml, or say where it is with --namespace"}
 		}
 		return nil
@@ -241,9 +250,13 @@ func unsupportedArch(what string) error {
 
 // findImage learns the reference of the supervisor's image, and builds the image when the registry does not have it. It
 // pushes nothing yet.
-func (s *survey) findImage(ctx context.Context, o Options) error {
+func (s *survey) findImage(ctx context.Context, o Options, sites ...*site) error {
 	// The same supervisor in an environment that is there: its registry need not be asked, nor even be named.
-	if e := s.existing; e != nil && isOurs(e) && e.Annotations[annPayload] == s.payload.digest {
+	for _, at := range sites {
+		if at == nil || at.existing == nil || !isOurs(at.existing) || at.existing.Annotations[annPayload] != s.payload.digest {
+			continue
+		}
+		e := at.existing
 		for _, c := range e.Spec.Template.Spec.InitContainers {
 			if c.Name == installContainer && (o.Registry == "" || strings.HasPrefix(c.Image, strings.TrimSuffix(o.Registry, "/")+"/")) {
 				s.image = c.Image
@@ -288,7 +301,7 @@ func (op *opening) attempt(ctx context.Context) (*Environment, error) {
 		if err := op.c.namespaceGone(ctx, n); err != nil {
 			return nil, err
 		}
-		op.ns, op.nsMissing, op.existing = nil, true, nil
+		op.ns, op.nsMissing, op.existing, op.furnished = nil, true, nil, false
 		op.missing = op.c.missingRights(ctx, op.namespace, true)
 		return nil, errGoing
 	}
@@ -306,7 +319,10 @@ func (op *opening) attempt(ctx context.Context) (*Environment, error) {
 		}
 	}
 	bp := blueprint{spec: op.spec, namespace: op.namespace, template: op.template, container: op.container, image: op.image,
-		base: op.o.Image, payload: op.payload.digest, created: created}
+		base: op.o.Image, payload: op.payload.digest, created: created, adapt: op.adapt()}
+	if op.isolated {
+		bp.staging = op.staging
+	}
 	cp, err := op.copies(ctx, &bp)
 	if err != nil {
 		return nil, err
@@ -320,6 +336,11 @@ func (op *opening) attempt(ctx context.Context) (*Environment, error) {
 	}
 	if len(missing) > 0 {
 		return nil, together(missing)
+	}
+	if same {
+		if err := op.furnish(ctx); err != nil {
+			return nil, err
+		}
 	}
 	w := wants{namespace: op.namespace, name: op.spec.Name, main: bp.mainContainer(), shape: d.Annotations[annShape], tell: op.o.Progress}
 	if same {
@@ -378,7 +399,7 @@ func (op *opening) attempt(ctx context.Context) (*Environment, error) {
 
 // copies makes what is to be fresh, and tells the blueprint where it is. Without any it does nothing.
 func (op *opening) copies(ctx context.Context, bp *blueprint) (*copying, error) {
-	if len(op.around.fresh()) == 0 && (op.existing == nil || !op.around.copied(op.spec.Name)) {
+	if len(op.around.fresh()) == 0 && (op.existing == nil || len(op.around.own) == 0) {
 		return &copying{op: op}, nil
 	}
 	owner := op.existing
@@ -400,6 +421,8 @@ func (op *opening) copies(ctx context.Context, bp *blueprint) (*copying, error) 
 			return nil, err
 		}
 		op.anchor = owner
+	} else if err := op.furnish(ctx); err != nil { // what their pods name has to be there first
+		return nil, err
 	}
 	cp, err := op.startCopies(ctx, owner)
 	if err != nil {
@@ -415,7 +438,7 @@ func (op *opening) copies(ctx context.Context, bp *blueprint) (*copying, error) 
 // tidy removes copies that are no longer wanted, now that no pod looks for them. What is left then is still known by its
 // Services, and the next Open or the environment's deletion takes it.
 func (op *opening) tidy(ctx context.Context, cp *copying) {
-	if cp.env.Name == "" || !op.around.copied(op.spec.Name) {
+	if cp.env.Name == "" || len(op.around.own) == 0 {
 		return
 	}
 	if err := op.c.discard(ctx, cp.env, cp.wanted, op.o.Progress); err != nil {
@@ -431,7 +454,7 @@ func (op *opening) prepare(ctx context.Context) error {
 	case op.nsMissing:
 		op.o.Progress("making namespace " + op.namespace)
 		wg.Go(func() {
-			n, err := op.c.makeNamespace(ctx, op.namespace, op.spec.Name)
+			n, err := op.c.makeNamespace(ctx, op.namespace, op.spec.Name, op.like())
 			nsErr = err
 			if n != nil {
 				op.undoLater(func(ctx context.Context) error {
@@ -463,7 +486,10 @@ func (op *opening) prepare(ctx context.Context) error {
 	if nsErr == errGoing && pushErr == nil {
 		return op.again(ctx)
 	}
-	return first(nsErr, pushErr)
+	if err := first(nsErr, pushErr); err != nil {
+		return err
+	}
+	return op.furnish(ctx)
 }
 
 // put applies Deployment and Secret. With same the Deployment is as it should be, and only the Secret may lack.

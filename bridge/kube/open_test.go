@@ -434,7 +434,7 @@ func TestWhichNamespace(t *testing.T) {
 			t.Errorf("%s: %q, want %q", name, ns, c.ns)
 		}
 	}
-	if n := ownNamespace(strings.Repeat("a", 63)); len(n) != 63 {
+	if n := ownNamespace("shop", strings.Repeat("a", 63)); len(n) != 63 {
 		t.Errorf("%q is no namespace name", n)
 	}
 }

@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -25,8 +26,17 @@ type Options struct {
 	Env []string
 	// Context is one of the kubeconfig's; empty takes its current one.
 	Context string
-	// Namespace is where the environment goes; empty takes the context's. One that does not exist is made.
+	// Namespace is where staging is; empty takes the context's. One that does not exist is made, for the environment.
 	Namespace string
+	// Isolation says whether the environment has a namespace of its own; empty is IsolationNone, and does not look whether
+	// there is one in such a namespace.
+	Isolation Isolation
+	// Quota and Egress are for a namespace of the environment's own: what it may take, by resource, beside what holds
+	// anyway; and ranges (CIDR) that its network policy lets it reach.
+	Quota  map[string]string
+	Egress []string
+	// Domain is the cluster's, "cluster.local" if empty.
+	Domain string
 	// Registry is HOST[:PORT][/PATH] that this machine can push to and the cluster can pull from.
 	Registry string
 	// Image is what the service runs in when there is no staging Deployment; empty means an image that holds nothing
@@ -56,6 +66,7 @@ func (o Options) withDefaults() Options {
 	if o.Version == "" {
 		o.Version = "dev"
 	}
+	o.Domain = cmp.Or(o.Domain, "cluster.local")
 	say := o.Progress
 	var mu sync.Mutex
 	last := ""
@@ -73,6 +84,18 @@ func (o Options) withDefaults() Options {
 	}
 	return o
 }
+
+// Isolation says whether an environment has a namespace of its own.
+type Isolation string
+
+const (
+	// IsolationAuto gives it one where that may be made and filled.
+	IsolationAuto Isolation = "auto"
+	// IsolationNamespace gives it one, and fails where that cannot be.
+	IsolationNamespace Isolation = "namespace"
+	// IsolationNone puts it into staging's namespace, with names of its own.
+	IsolationNone Isolation = "none"
+)
 
 // checkSpec refuses what would only be refused later, by the API server and in its own words.
 func checkSpec(s bridge.Spec) error {

@@ -73,7 +73,10 @@ func isNetwork(err error) bool {
 }
 
 // denial is one right that someone does not have.
-type denial struct{ verb, group, resource, namespace string }
+type denial struct {
+	verb, group, resource, namespace string
+	name                             string // of one object; empty for all of the kind
+}
 
 var denied = regexp.MustCompile(`cannot ([a-z]+) resource "([a-z0-9./-]+)" in API group "([a-z0-9.-]*)"(?: in the namespace "([a-z0-9-]+)")?`)
 
@@ -90,6 +93,9 @@ func (d denial) String() string {
 	r := d.resource
 	if d.group != "" {
 		r += "." + d.group
+	}
+	if d.name != "" {
+		r += " " + d.name
 	}
 	if d.namespace == "" {
 		return d.verb + " " + r

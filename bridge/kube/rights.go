@@ -88,6 +88,27 @@ func namespaceGrants() []grant {
 	}
 }
 
+// furnishGrants are what such a namespace is furnished with.
+func furnishGrants() []grant {
+	verbs := []string{"create", "patch"}
+	return []grant{
+		{resource: "resourcequotas", verbs: verbs, why: "limit what the environment takes"},
+		{resource: "limitranges", verbs: verbs, why: "the same, for containers that ask for nothing"},
+		{resource: "serviceaccounts", verbs: verbs, why: "service accounts without rights"},
+		{resource: "configmaps", verbs: verbs, why: "copies of the ConfigMaps that the pods name"},
+		{resource: "persistentvolumeclaims", verbs: []string{"create"}, why: "new volumes in place of those that the staging pod has"},
+		{group: "networking.k8s.io", resource: "networkpolicies", verbs: verbs, why: "let the environment reach what it depends on and nothing else"},
+	}
+}
+
+// stagingGrants are what that takes in the staging namespace.
+func stagingGrants() []grant {
+	return []grant{
+		{resource: "secrets", verbs: []string{"get"}, why: "an environment in a namespace of its own has copies of the Secrets that its pods name; resourceNames may list them"},
+		{resource: "serviceaccounts", verbs: []string{"get"}, why: "the same, of the secrets for pulling images"},
+	}
+}
+
 // usesOnly are the verbs that an environment takes that is there already.
 func usesOnly(d denial) bool {
 	return d.resource == "pods" || d.resource == "pods/exec" || d.resource == "deployments" && slices.Contains([]string{"get", "list", "watch"}, d.verb)
@@ -167,7 +188,7 @@ func (c *client) denials(ctx context.Context, asked []denial) []denial {
 			resource, sub, _ := strings.Cut(d.resource, "/")
 			r, err := c.kube.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, &authv1.SelfSubjectAccessReview{
 				Spec: authv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &authv1.ResourceAttributes{
-					Namespace: d.namespace, Verb: d.verb, Group: d.group, Resource: resource, Subresource: sub}},
+					Namespace: d.namespace, Verb: d.verb, Group: d.group, Resource: resource, Subresource: sub, Name: d.name}},
 			}, metav1.CreateOptions{})
 			no[i] = err == nil && !r.Status.Allowed
 		})
@@ -197,15 +218,19 @@ func Role(o RoleOptions) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "# What Fairlead needs in namespace %s to make, use and delete environments there.\n", ns)
 	fmt.Fprintf(&b, "apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata:\n  name: fairlead\n  namespace: %s\nrules:\n", ns)
-	writeRules(&b, grants())
+	gs := grants()
+	if o.OwnNamespace {
+		gs = append(gs, stagingGrants()...)
+	}
+	writeRules(&b, gs)
 	fmt.Fprintf(&b, "---\napiVersion: rbac.authorization.k8s.io/v1\nkind: RoleBinding\nmetadata:\n  name: fairlead\n  namespace: %s\nroleRef:\n  apiGroup: rbac.authorization.k8s.io\n  kind: Role\n  name: fairlead\n", ns)
 	writeSubject(&b, o)
 	if !o.OwnNamespace {
 		return b.Bytes()
 	}
-	b.WriteString("---\n# Only for environments that get a namespace of their own (no --namespace, and none in the kubeconfig's context).\n")
+	b.WriteString("---\n# Only for environments that get a namespace of their own (isolation: in fairlead.yaml).\n")
 	b.WriteString("apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata:\n  name: fairlead\nrules:\n")
-	writeRules(&b, append(namespaceGrants(), grants()...))
+	writeRules(&b, slices.Concat(namespaceGrants(), furnishGrants(), grants()))
 	b.WriteString("---\napiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRoleBinding\nmetadata:\n  name: fairlead\nroleRef:\n  apiGroup: rbac.authorization.k8s.io\n  kind: ClusterRole\n  name: fairlead\n")
 	writeSubject(&b, o)
 	return b.Bytes()

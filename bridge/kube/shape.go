@@ -14,6 +14,7 @@ import (
 	"fairlead.dev/api"
 	"fairlead.dev/bridge"
 	"fairlead.dev/bridge/kube/dependency"
+	"fairlead.dev/bridge/kube/isolation"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -34,6 +35,8 @@ type blueprint struct {
 	created   time.Time
 	fresh     []string           // names of the dependencies that aliases lead to
 	aliases   []dependency.Alias // of copies
+	staging   string             // in a namespace of its own: the one that it is like
+	adapt     func(*corev1.PodSpec)
 }
 
 // graceSeconds is how long a pod may take to end: the supervisor needs a moment to stop the service, and a developer
@@ -51,6 +54,9 @@ func (b blueprint) deployment() (d *appsv1.Deployment, notes []string) {
 	main := container(&pod.Spec, b.mainContainer())
 	b.putSupervisor(&pod, main)
 	dependency.Reach(&pod.Spec, b.aliases)
+	if b.adapt != nil {
+		b.adapt(&pod.Spec)
+	}
 	if pod.Annotations == nil {
 		pod.Annotations = map[string]string{}
 	}
@@ -75,6 +81,9 @@ func (b blueprint) deployment() (d *appsv1.Deployment, notes []string) {
 	}
 	if b.template != nil {
 		d.Annotations[annTemplate] = b.template.Namespace + "/" + b.template.Name
+	}
+	if b.staging != "" {
+		d.Labels[isolation.LabelStaging] = b.staging
 	}
 	if len(b.fresh) > 0 {
 		d.Annotations[annFresh] = strings.Join(b.fresh, ",")

@@ -96,7 +96,8 @@ func loadSettings(dir, service string, o runOptions) (choice, error) {
 	}
 	c.build = build.Config{Target: api.Target{OS: "linux", Arch: runtime.GOARCH}, Native: c.on == "local", Environ: o.env, Flags: l.Build.Flags, Tags: l.Build.Tags, Env: pairs(l.Build.Env)}
 	k := l.Kubernetes
-	c.kube = kube.Options{Kubeconfig: k.Kubeconfig, Context: k.Context, Namespace: k.Namespace, Registry: k.Registry, Image: k.Image,
+	c.kube = kube.Options{Kubeconfig: k.Kubeconfig, Context: k.Context, Namespace: k.Namespace,
+		Isolation: kube.Isolation(k.Isolation), Quota: k.Quota, Egress: k.Egress, Domain: k.Domain, Registry: k.Registry, Image: k.Image,
 		Template: k.Template, Env: o.env, Lease: leasePolicy(l.Lease), Payload: payload.Executable, CABundle: caBundle(), Version: version}
 	c.needs, c.base = l.Dependencies, dir
 	if l.File != "" {

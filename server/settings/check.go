@@ -3,6 +3,7 @@ package settings
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path"
 	"path/filepath"
@@ -43,6 +44,7 @@ var rules = map[string]rule{
 	"from":          {pattern: regexp.MustCompile(`^[^\x00]+$`), want: "a folder", hint: "write a path relative to this file"},
 	"host":          {pattern: regexp.MustCompile(`^(` + strings.Trim(hostPattern, "^$") + `|\[?[0-9A-Fa-f:.]+\]?)$`), want: "a host name or address", hint: "write the name alone, such as orders.test, without scheme, port or path"},
 	"image":         {pattern: regexp.MustCompile(`^[A-Za-z0-9][-A-Za-z0-9._/:@]*$`), want: "an image", hint: "write it as docker pull takes it, such as registry.example.com/static:nonroot, without a scheme"},
+	"isolation":     {enum: []string{"auto", "namespace", "none"}},
 	"label":         {pattern: regexp.MustCompile(labelPattern), want: "a DNS label", hint: "use at most 63 lower-case letters, digits and dashes, with a letter first and no dash last"},
 	"lease":         {pattern: regexp.MustCompile(`^(([0-9]+[dhms])+|never)$`), want: "a duration of five minutes or more, or never", hint: "write it as 90m, 2h or 3d, or never"},
 	"main":          {pattern: regexp.MustCompile(`^[^-\x00][^\x00]*$`), want: "a folder or an import path", hint: "write it as ./cmd/orders or example.com/shop/cmd/orders"},
@@ -53,7 +55,9 @@ var rules = map[string]rule{
 	"pattern":       {pattern: regexp.MustCompile(`^[^\x00\n]*[^\x00\s][^\x00\n]*$`), want: "a pattern as in .gitignore", hint: "write it as in .gitignore, such as *.tmp or gen/"},
 	"pod-path":      {pattern: regexp.MustCompile(`^/[^\x00]*$`), want: "an absolute path in the pod", hint: "begin it with / and leave out . and .. and double slashes"},
 	"port":          {least: 1, most: 65535},
+	"range":         {pattern: regexp.MustCompile(`^[0-9A-Fa-f:.]+/[0-9]+$`), want: "a range of addresses", hint: "write it as 10.20.0.0/16"},
 	"registry":      {pattern: regexp.MustCompile(`^[A-Za-z0-9][-A-Za-z0-9._:]*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*/?$`), want: "a registry", hint: "write the host with its path, such as registry.example.com/dev, without a scheme"},
+	"resource":      {pattern: regexp.MustCompile(`^[a-z0-9]([-a-z0-9./]*[a-z0-9])?$`), want: "a resource's name", hint: "write it as in a ResourceQuota, such as pods or requests.memory"},
 	"tag":           {pattern: regexp.MustCompile(`^[A-Za-z0-9_.]+$`), want: "a build tag", hint: "use letters, digits, underscores and dots"},
 	"text":          {pattern: regexp.MustCompile(`^[^\x00\n]+$`), want: "text", hint: "write one line of text"},
 	"text-or-empty": {pattern: regexp.MustCompile(`^[^\x00]*$`), want: "text without a zero byte", hint: "remove the zero byte"},
@@ -103,6 +107,11 @@ func (r *reader) check(n *yaml.Node, name, at, s string) (string, bool) {
 		return strings.ToLower(s), true
 	case "image":
 		if strings.Contains(s, "://") {
+			r.invalid(n, at, strconv.Quote(s)+" is not "+c.want, c.hint)
+			return "", false
+		}
+	case "range":
+		if _, err := netip.ParsePrefix(s); err != nil {
 			r.invalid(n, at, strconv.Quote(s)+" is not "+c.want, c.hint)
 			return "", false
 		}

@@ -105,7 +105,7 @@ func TestFull(t *testing.T) {
 	want := Settings{
 		Name: "shop", Main: at("svc/cmd/shop"), Args: []string{"--port", "8080", "--verbose", "true", "2024-01-02"},
 		Env: map[string]string{"A": "1", "B": "x=y", "C": "", "D": "yes"}, Dir: "/app", Port: 8080, Grace: 1500 * time.Millisecond, On: "kubernetes",
-		Kubernetes: Kubernetes{Context: "staging", Namespace: "7shop", Registry: "localhost:5000/dev", Image: "registry.example.com/static:nonroot", Template: "shop.v2", Kubeconfig: at("svc/kube/config")},
+		Kubernetes: Kubernetes{Context: "staging", Namespace: "7shop", Isolation: "auto", Domain: "cluster.local", Registry: "localhost:5000/dev", Image: "registry.example.com/static:nonroot", Template: "shop.v2", Kubeconfig: at("svc/kube/config")},
 		Build:      Build{Flags: []string{"-race", "-ldflags=-X main.v=1"}, Tags: []string{"a", "b"}, Env: map[string]string{"CGO_ENABLED": "1"}},
 		Sync:       []Sync{{From: at("svc/templates"), To: "/app/templates", Ignore: []string{"*.psd", "!keep.psd"}}},
 		Hosts:      []string{"shop.test", "192.0.2.1", "::1"},
@@ -207,7 +207,7 @@ func TestProblems(t *testing.T) {
 			`3:7 settings-type args: expected a list, got the text "x" | write a list`,
 			"4:6 settings-type env: expected a map, got a list | write a map",
 			"5:8 settings-type grace: expected a duration such as 500ms or 3s, got the number 3 | write a duration such as 500ms or 3s",
-			`6:13 settings-type kubernetes: expected a map with the keys context, namespace, registry, image, template, kubeconfig, got the text "x" | write a map with the keys context, namespace, registry, image, template, kubeconfig`,
+			`6:13 settings-type kubernetes: expected a map with the keys context, namespace, isolation, quota, egress, domain, registry, image, template, kubeconfig, got the text "x" | write a map with the keys context, namespace, isolation, quota, egress, domain, registry, image, template, kubeconfig`,
 			"7:7 settings-type sync: expected a list, got a map | write a list",
 			"8:9 settings-type hosts[0]: expected text, got a list | write text; a number or true and false need quotes",
 			"9:8 settings-type watch: expected a map with the keys ignore, rest, got a list | write a map with the keys ignore, rest",

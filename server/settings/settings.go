@@ -54,8 +54,20 @@ type Settings struct {
 type Kubernetes struct {
 	// Context is the kubeconfig's context to use. Without it, it is the current one.
 	Context string `yaml:"context" check:"text" example:"staging"`
-	// Namespace is where the environment is made. Without it, it is the context's.
+	// Namespace is where staging is: the Deployment that the pod is made after, and what is shared. Without it, it is the
+	// context's.
 	Namespace string `yaml:"namespace" check:"namespace" example:"shop"`
+	// Isolation says where the environment is made: in a `namespace` of its own, with a quota, a network policy and service
+	// accounts without rights; with `none` in staging's; or in one of its own where you may make it (`auto`).
+	Isolation string `yaml:"isolation" check:"isolation" default:"auto" example:"none"`
+	// Quota is what an environment in a namespace of its own may take, by the resource's name in Kubernetes, beside what
+	// holds anyway.
+	Quota map[string]string `yaml:"quota" check:"resource" loose:"true" example:"{requests.memory: 64Gi}"`
+	// Egress lists ranges of addresses that an environment in a namespace of its own may reach, beside its dependencies and
+	// the public internet.
+	Egress []string `yaml:"egress" check:"range" example:"[10.20.0.0/16]"`
+	// Domain is the cluster's own, which the names of Services end with.
+	Domain string `yaml:"domain" check:"host" default:"cluster.local" example:"cluster.example"`
 	// Registry is where the image with Fairlead's own part of the pod is pushed to: a host, with a path if need be.
 	Registry string `yaml:"registry" check:"registry" example:"registry.example.com/dev"`
 	// Image is the base image for a service that has no staging Deployment.
@@ -142,5 +154,5 @@ type file struct {
 
 // Defaults returns what holds where nothing is set.
 func Defaults() Settings {
-	return Settings{Grace: 80 * time.Millisecond, On: "local", Lease: Lease{Sleep: "2h", Delete: "3d"}}
+	return Settings{Grace: 80 * time.Millisecond, On: "local", Kubernetes: Kubernetes{Isolation: "auto", Domain: "cluster.local"}, Lease: Lease{Sleep: "2h", Delete: "3d"}}
 }

@@ -35,6 +35,18 @@ type Environment struct {
 	Name, Namespace string
 	// UID is that of the environment's Deployment: it owns every copy, so that its deletion takes them.
 	UID types.UID
+	// Own says that the namespace is the environment's own: a copy has its original's name there.
+	Own bool
+	// Adapt, if not nil, changes a pod of a copy to what the namespace has.
+	Adapt func(*corev1.PodSpec)
+}
+
+// place makes a pod reach copies, and fits it to the namespace.
+func (e Environment) place(pod *corev1.PodSpec, aliases []Alias) {
+	Reach(pod, aliases)
+	if e.Adapt != nil {
+		e.Adapt(pod)
+	}
 }
 
 // Owns says whether an object is a copy that this environment made. The owner's UID must agree, whatever labels say.
@@ -47,6 +59,9 @@ func (e Environment) Owns(o metav1.Object) bool {
 // CopyName is the name of a copy. A StatefulSet's pods have its name and eleven characters in a label, which has at most 63.
 func (e Environment) CopyName(name string) string {
 	n := e.Name + "-" + name
+	if e.Own {
+		n = name
+	}
 	if len(n) > 52 {
 		h := sha256.Sum256([]byte(n))
 		n = n[:52-9] + "-" + hex.EncodeToString(h[:4])
@@ -167,6 +182,19 @@ func Reach(pod *corev1.PodSpec, aliases []Alias) {
 		out = append(out, h)
 	}
 	pod.HostAliases = out
+	link(pod, aliases)
+}
+
+// Link writes out the variables that Kubernetes makes of the Services in a pod's own namespace, for a pod in another one.
+func Link(pod *corev1.PodSpec, services []*corev1.Service) {
+	var all []Alias
+	for _, s := range services {
+		all = append(all, Alias{Service: s, IP: s.Spec.ClusterIP})
+	}
+	link(pod, all)
+}
+
+func link(pod *corev1.PodSpec, aliases []Alias) {
 	if pod.EnableServiceLinks != nil && !*pod.EnableServiceLinks {
 		return
 	}
@@ -190,7 +218,7 @@ func Reach(pod *corev1.PodSpec, aliases []Alias) {
 // links are the variables of a Service, as the kubelet makes them.
 func links(a Alias) (out []corev1.EnvVar) {
 	ports := a.Service.Spec.Ports
-	if a.Service.Spec.ClusterIP == corev1.ClusterIPNone || len(ports) == 0 {
+	if a.Service.Spec.ClusterIP == corev1.ClusterIPNone || a.IP == "" || len(ports) == 0 {
 		return nil // the kubelet makes none either
 	}
 	p := linkPrefix(a.Service.Name)
@@ -261,7 +289,7 @@ func (d *Found) WorkloadCopy(e Environment, claims map[string]*corev1.Persistent
 		out.addClaim(e, d, name, original.Spec)
 		v.ClaimName = name
 	}
-	Reach(&pod.Spec, aliases)
+	e.place(&pod.Spec, aliases)
 	name := e.CopyName(d.Name)
 	selector := &metav1.LabelSelector{MatchLabels: e.labels(d.Name)}
 	if s := d.Behind.StatefulSet; s != nil {
@@ -312,7 +340,7 @@ func (d *Found) SeedJob(e Environment, spec batchv1.JobSpec, workload types.UID,
 	pod := *spec.Template.DeepCopy()
 	Detach(&pod)
 	pod.ObjectMeta = metav1.ObjectMeta{Labels: map[string]string{LabelOf: e.Name, LabelSeed: d.Name}, Annotations: pod.Annotations}
-	Reach(&pod.Spec, aliases)
+	e.place(&pod.Spec, aliases)
 	j := &batchv1.Job{ObjectMeta: e.meta(e.CopyName("seed-"+d.Name), d.Name), Spec: batchv1.JobSpec{
 		Parallelism: spec.Parallelism, Completions: spec.Completions, CompletionMode: spec.CompletionMode, BackoffLimit: spec.BackoffLimit,
 		ActiveDeadlineSeconds: spec.ActiveDeadlineSeconds, PodFailurePolicy: spec.PodFailurePolicy, Template: pod,

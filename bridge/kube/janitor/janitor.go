@@ -249,9 +249,6 @@ func (j *Janitor) Pass(ctx context.Context, filter kube.Filter) (found []Finding
 	}
 	for i := range spaces {
 		n := &spaces[i]
-		if in != "" && n.Name != in {
-			continue
-		}
 		// Counted anew: the listing of environments is older than that of the namespaces, and may have been filtered.
 		environments := there[n.Name]
 		if environments == 0 {
@@ -293,27 +290,28 @@ func (j *Janitor) newest(ctx context.Context, d *appsv1.Deployment) (f *Finding,
 	return f, err
 }
 
-// namespaces lists those that carry our label. Who may not list them has made none.
-func (j *Janitor) namespaces(ctx context.Context, in string) ([]corev1.Namespace, error) {
+// namespaces lists those that carry our label: all, or one and those that are like it. Who may not see them has made none.
+func (j *Janitor) namespaces(ctx context.Context, in string) (out []corev1.Namespace, err error) {
 	spaces := j.o.Cluster.Kube().CoreV1().Namespaces()
+	selector := kube.EnvironmentSelector
 	if in != "" {
+		selector = kube.IsolatedSelector(in)
 		n, err := spaces.Get(ctx, in, metav1.GetOptions{})
-		if apierrors.IsForbidden(err) || apierrors.IsNotFound(err) {
-			return nil, nil
-		}
-		if err != nil {
+		if err != nil && !apierrors.IsForbidden(err) && !apierrors.IsNotFound(err) {
 			return nil, j.o.Cluster.Explain("look at namespace "+in, err)
 		}
-		return []corev1.Namespace{*n}, nil
+		if err == nil {
+			out = append(out, *n)
+		}
 	}
-	l, err := spaces.List(ctx, metav1.ListOptions{LabelSelector: kube.EnvironmentSelector})
+	l, err := spaces.List(ctx, metav1.ListOptions{LabelSelector: selector})
 	if apierrors.IsForbidden(err) {
-		return nil, nil
+		return out, nil
 	}
 	if err != nil {
 		return nil, j.o.Cluster.Explain("look for namespaces of environments", err)
 	}
-	return l.Items, nil
+	return append(out, l.Items...), nil
 }
 
 // next is how long until an environment is to be looked at again; zero: not before it changes.
