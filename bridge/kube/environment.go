@@ -119,6 +119,12 @@ func (e *Environment) Delete(ctx context.Context) error {
 			return e.c.explain("delete environment "+e.name, err)
 		}
 	}
+	// Told to go now, since the cluster lets five seconds pass before it does anything (namespaceDeletionGracePeriod of the
+	// namespace controller): the pods end meanwhile.
+	n, kept, err := e.c.dropNamespace(ctx, e.namespace, e.name, "", tell)
+	if err != nil {
+		return err
+	}
 	if err := e.deleteSecret(ctx); err != nil {
 		return err
 	}
@@ -136,11 +142,13 @@ func (e *Environment) Delete(ctx context.Context) error {
 			return err
 		}
 	}
-	kept, err := e.c.deleteNamespace(ctx, e.namespace, e.name, "", tell)
+	if n != nil {
+		return e.c.namespaceGone(ctx, n, tell)
+	}
 	if kept != "" {
 		tell(kept)
 	}
-	return err
+	return nil
 }
 
 // deleteSecret deletes the token. Its name holds a hash of the token and comes from a Deployment that is ours, so it can

@@ -129,41 +129,48 @@ func madeByUs(n *corev1.Namespace) bool {
 // deleteNamespace deletes a namespace that we made and in which there is nothing else, and waits until it is gone. version,
 // if not empty, is the resource version that it must still have. kept says why it is still there.
 func (c *client) deleteNamespace(ctx context.Context, ns, environment, version string, tell func(string)) (kept string, err error) {
-	n, err := c.kube.CoreV1().Namespaces().Get(ctx, ns, metav1.GetOptions{})
+	n, kept, err := c.dropNamespace(ctx, ns, environment, version, tell)
+	if n == nil || err != nil {
+		return kept, err
+	}
+	return "", c.namespaceGone(ctx, n, tell)
+}
+
+// dropNamespace is deleteNamespace without the wait; nil: there is none that goes.
+func (c *client) dropNamespace(ctx context.Context, ns, environment, version string, tell func(string)) (n *corev1.Namespace, kept string, err error) {
+	n, err = c.kube.CoreV1().Namespaces().Get(ctx, ns, metav1.GetOptions{})
 	switch {
 	case isNotFound(err):
-		return "", nil
+		return nil, "", nil
 	case apierrors.IsForbidden(err):
-		return "", nil // who may not look at namespaces has made none
+		return nil, "", nil // who may not look at namespaces has made none
 	case err != nil:
-		return "", c.explain("look at namespace "+ns, err)
+		return nil, "", c.explain("look at namespace "+ns, err)
 	case !madeByUs(n):
-		return "", nil
+		return nil, "", nil
+	case n.DeletionTimestamp != nil:
+		return n, "", nil
 	}
 	used := fmt.Sprintf("namespace %s is kept: it was just used", ns)
-	if n.DeletionTimestamp == nil {
-		if version != "" && n.ResourceVersion != version {
-			return used, nil
-		}
-		if other, err := c.others(ctx, ns, environment); err != nil {
-			return fmt.Sprintf("namespace %s is kept: whether it is empty cannot be told: %s", ns, oneLine(err.Error())), nil
-		} else if other != "" {
-			return fmt.Sprintf("namespace %s is kept: there is %s in it", ns, other), nil
-		}
-		tell("deleting namespace " + ns)
-		err = c.kube.CoreV1().Namespaces().Delete(ctx, ns, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &n.UID, ResourceVersion: &n.ResourceVersion}})
-		if isNotFound(err) {
-			return "", nil
-		}
-		if apierrors.IsConflict(err) { // something was written to it after it was looked at: an environment is being made in it
-			return used, nil
-		}
-		if err != nil {
-			return "", c.explain("delete namespace "+ns, err)
-		}
+	if version != "" && n.ResourceVersion != version {
+		return nil, used, nil
 	}
-	tell("waiting for namespace " + ns + " to be gone")
-	return "", c.namespaceGone(ctx, n)
+	if other, err := c.others(ctx, ns, environment); err != nil {
+		return nil, fmt.Sprintf("namespace %s is kept: whether it is empty cannot be told: %s", ns, oneLine(err.Error())), nil
+	} else if other != "" {
+		return nil, fmt.Sprintf("namespace %s is kept: there is %s in it", ns, other), nil
+	}
+	tell("deleting namespace " + ns)
+	err = c.kube.CoreV1().Namespaces().Delete(ctx, ns, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &n.UID, ResourceVersion: &n.ResourceVersion}})
+	switch {
+	case isNotFound(err):
+		return nil, "", nil
+	case apierrors.IsConflict(err): // something was written to it after it was looked at: an environment is being made in it
+		return nil, used, nil
+	case err != nil:
+		return nil, "", c.explain("delete namespace "+ns, err)
+	}
+	return n, "", nil
 }
 
 // others names something in a namespace that the environment did not bring; "" when there is nothing.
@@ -206,7 +213,8 @@ func (c *client) others(ctx context.Context, ns, environment string) (string, er
 }
 
 // namespaceGone waits until a namespace is no longer there.
-func (c *client) namespaceGone(ctx context.Context, n *corev1.Namespace) error {
+func (c *client) namespaceGone(ctx context.Context, n *corev1.Namespace, tell func(string)) error {
+	tell("waiting for namespace " + n.Name + " to be gone")
 	spaces := c.kube.CoreV1().Namespaces()
 	return c.gone(ctx, "wait for namespace "+n.Name+" to be gone", n.Name, n.UID,
 		func(o metav1.ListOptions) (runtime.Object, error) { return spaces.List(ctx, o) },

@@ -297,8 +297,7 @@ var errGoing = errors.New("it was being deleted")
 func (op *opening) attempt(ctx context.Context) (*Environment, error) {
 	created := time.Now()
 	if n := op.ns; n != nil && n.DeletionTimestamp != nil {
-		op.o.Progress("waiting for the former namespace to be gone")
-		if err := op.c.namespaceGone(ctx, n); err != nil {
+		if err := op.c.namespaceGone(ctx, n, op.o.Progress); err != nil {
 			return nil, err
 		}
 		op.ns, op.nsMissing, op.existing, op.furnished = nil, true, nil, false

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/url"
@@ -11,6 +12,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
@@ -18,9 +20,10 @@ import (
 )
 
 // A dependency is found in the staging Deployment, told with its reason, and reached under its own name: staging's at
-// first, a copy where it is fresh, and staging's again. It goes with the environment, and staging stays as it was.
+// first, a copy where it is fresh, and staging's again. It goes with the environment, which is in a namespace of its own, and
+// staging stays as it was.
 func TestDependencies(t *testing.T) {
-	p := newKube(t)
+	p := newIsolated(t)
 	s := newTiny(t, "v1")
 	p.stage(t, p.c.push(t, s, "e2e-staging:"+p.ns))
 	peer := p.stagePeer(t)
@@ -61,17 +64,46 @@ func TestDependencies(t *testing.T) {
 	if got := who(a); got != peer.Name {
 		t.Errorf("shared: %q answers, want %q", got, peer.Name)
 	}
+	own := a.wait2(t).Namespace
+	if own == p.ns {
+		t.Error("the environment is in staging's namespace")
+	}
+	at := []string{"--kubeconfig", p.c.kubeconfig, "--namespace", p.ns}
+	if all := p.envs(t, at...); len(all) != 1 || all[0].Namespace != own || all[0].State != "used" {
+		t.Errorf("env list of staging's namespace: %+v", all)
+	}
+	// What another may have left of a namespace is not this one's, whatever its labels say.
+	foreign := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: own + "-x", Labels: map[string]string{"fairlead.dev/environment": "x", "fairlead.dev/staging": p.ns}}}
+	if _, err := p.c.kube.CoreV1().Namespaces().Create(t.Context(), foreign, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.c.kube.CoreV1().Namespaces().Delete(context.Background(), foreign.Name, metav1.DeleteOptions{}); err != nil {
+			t.Error(err)
+		}
+	})
+	if out := p.m.ok(t, s.dir, append([]string{"env", "gc"}, at...)...); !strings.Contains(out, "nothing to do: 1 environments stay") {
+		t.Errorf("env gc says:\n%s", out)
+	}
+	gone := func() {
+		t.Helper()
+		p.wantNothing(t)
+		if n, err := p.c.kube.CoreV1().Namespaces().Get(t.Context(), own, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+			t.Errorf("the environment's namespace is left: %+v, %v", n, err)
+		}
+	}
 	if code := a.interrupt(t); code != 0 {
 		t.Errorf("exit %d\n%s", code, a.stderr())
 	}
-	p.wantNothing(t)
+	gone()
 
 	write(t, filepath.Join(s.dir, "fairlead.yaml"), "version: 1\ndependencies: {peer: fresh}\n")
 	a = p.run(t, s.dir)
 	a.live(t, "v1")
 	got := who(a)
-	if env := a.wait2(t); !strings.HasPrefix(got, env.Name+"-peer-") {
-		t.Errorf("fresh: %q answers, want a pod of %s-peer", got, env.Name)
+	copies, err := p.c.kube.CoreV1().Pods(own).List(t.Context(), metav1.ListOptions{LabelSelector: "fairlead.dev/dependency=peer"})
+	if err != nil || len(copies.Items) != 1 || copies.Items[0].Name != got {
+		t.Errorf("fresh: %q answers, want the copy's pod of %+v (%v)", got, copies, err)
 	}
 	if d := deps("peer"); d.Mode != api.DependencyFresh || d.Health != api.HealthReady {
 		t.Errorf("%+v", d)
@@ -84,16 +116,7 @@ func TestDependencies(t *testing.T) {
 	if code := a.interrupt(t); code != 0 {
 		t.Errorf("exit %d\n%s", code, a.stderr())
 	}
-	p.wantNothing(t)
-	left, err := p.c.kube.CoreV1().Services(p.ns).List(t.Context(), metav1.ListOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, svc := range left.Items {
-		if svc.Name != "tiny" && svc.Name != "peer" {
-			t.Errorf("left: Service %s", svc.Name)
-		}
-	}
+	gone()
 
 	// A flag goes before the file.
 	a = p.run(t, s.dir, "--shared", "peer")

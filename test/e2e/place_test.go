@@ -27,8 +27,20 @@ func newLocal(t testing.TB) *place {
 	return &place{m: newMachine(t), on: "local", args: []string{"--on", "local"}}
 }
 
-// newKube makes a namespace whose pods are held to Pod Security's "restricted".
+// newKube makes a namespace whose pods are held to Pod Security's "restricted". Environments are in it, too.
 func newKube(t testing.TB) *place {
+	t.Helper()
+	p := newIsolated(t)
+	dir := filepath.Join(p.m.root, "home", ".config", "fairlead")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, "config.yaml"), "version: 1\nkubernetes: {isolation: none}\n")
+	return p
+}
+
+// newIsolated makes such a namespace for staging alone: environments have their own, as they have where nothing is set.
+func newIsolated(t testing.TB) *place {
 	t.Helper()
 	c := realCluster(t)
 	ns := c.namespace(t)
