@@ -45,20 +45,23 @@ export class Namespace {
 		});
 	}
 
-	/** pods are the environment's, those that are going left out. */
-	async pods() {
-		const l = await this.call('GET', `/api/v1/namespaces/${this.name}/pods?${ours}`);
-		return l.items.filter((p) => !p.metadata.deletionTimestamp);
+	/** list gives what environments of this namespace have of a kind: in it, or in namespaces of their own. */
+	async list(api, kind) {
+		const l = await this.call('GET', `/${api}/${kind}?${ours}`);
+		return l.items.filter((o) => o.metadata.namespace === this.name || o.metadata.namespace.startsWith(`fairlead-${this.name}-`));
 	}
 
-	deletePod(pod) { return this.call('DELETE', `/api/v1/namespaces/${this.name}/pods/${pod.metadata.name}`, { gracePeriodSeconds: 0 }); }
+	/** pods are the environment's, those that are going left out. */
+	async pods() { return (await this.list('api/v1', 'pods')).filter((p) => !p.metadata.deletionTimestamp); }
+
+	deletePod(pod) { return this.call('DELETE', `/api/v1/namespaces/${pod.metadata.namespace}/pods/${pod.metadata.name}`, { gracePeriodSeconds: 0 }); }
 
 	/** wantNothing waits until no object of Fairlead's is left. */
 	wantNothing() {
 		return eventually('nothing of the environment is left', async () => {
-			for (const kind of ['api/v1/namespaces/NS/pods', 'api/v1/namespaces/NS/secrets', 'apis/apps/v1/namespaces/NS/deployments']) {
-				const l = await this.call('GET', `/${kind.replace('NS', this.name)}?${ours}`);
-				if (l.items.length) throw new Error(`${l.items.map((o) => o.metadata.name)} (${kind})`);
+			for (const [api, kind] of [['api/v1', 'pods'], ['api/v1', 'secrets'], ['apis/apps/v1', 'deployments']]) {
+				const left = await this.list(api, kind);
+				if (left.length) throw new Error(`${left.map((o) => o.metadata.name)} (${kind})`);
 			}
 			return true;
 		});
