@@ -50,6 +50,7 @@ var edges = map[string][]string{
 	"test/demo":                     {"api"},
 	"test/editor":                   {},
 	"test/freeport":                 {},
+	"test/image":                    {},
 	"test/e2e":                      {"api", "debugadapter/daptest", "server/client"},
 	"test/run":                      {},
 	"cmd/fairlead-pod/without/ebpf": {},
@@ -58,7 +59,7 @@ var edges = map[string][]string{
 // homes is where a library may be imported, and nowhere else.
 var homes = map[string][]string{
 	"k8s.io/": {"bridge/kube", "bridge/kube/dependency", "bridge/kube/lease", "bridge/kube/janitor", "test/bench/logs"}, // there to be the rival: kubectl's own log stream
-	"github.com/google/go-containerregistry/": {"bridge/kube"},
+	"github.com/google/go-containerregistry/": {"bridge/kube", "test/image"},
 	"github.com/fsnotify/fsnotify":            {"syncer/watch"},
 	"github.com/go-delve/delve/":              {"syncer/supervisor/delve"},
 	"github.com/google/go-dap":                {"debugadapter", "debugadapter/daptest", "syncer/podtest", "test/bench/debug"},
