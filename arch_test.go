@@ -43,6 +43,7 @@ var edges = map[string][]string{
 	"cmd/fairlead-platform":         {"api", "bridge/kube", "bridge/kube/janitor", "bridge/kube/lease", "server/settings"},
 	"cmd/fairlead-pod":              {"api", "bridge", "syncer/supervisor", "syncer/supervisor/delve"},
 	"test/bench/edit":               {"api", "test/bench/measure", "test/freeport"},
+	"test/bench/env":                {"api", "bridge", "bridge/kube", "bridge/payload", "server/client", "test/bench/measure", "test/image"},
 	"test/bench/measure":            {},
 	"test/bench/debug":              {"api", "server/client", "test/bench/measure", "test/freeport"},
 	"test/bench/lsp":                {},
@@ -58,7 +59,9 @@ var edges = map[string][]string{
 
 // homes is where a library may be imported, and nowhere else.
 var homes = map[string][]string{
-	"k8s.io/": {"bridge/kube", "bridge/kube/dependency", "bridge/kube/lease", "bridge/kube/janitor", "test/bench/logs"}, // there to be the rival: kubectl's own log stream
+	"k8s.io/": {"bridge/kube", "bridge/kube/dependency", "bridge/kube/lease", "bridge/kube/janitor",
+		"test/bench/env",   // there to be the floor: plain workloads
+		"test/bench/logs"}, // there to be the rival: kubectl's own log stream
 	"github.com/google/go-containerregistry/": {"bridge/kube", "test/image"},
 	"github.com/fsnotify/fsnotify":            {"syncer/watch"},
 	"github.com/go-delve/delve/":              {"syncer/supervisor/delve"},

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
-
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
 // Redis pushes an image of the real Redis that is installed here. Debian has it as one program of several names.
@@ -21,7 +19,7 @@ func Redis(ctx context.Context, registry string) (string, error) {
 	}
 	f["/bin/redis-server"] = f[path]
 	delete(f, path)
-	return f.Push(ctx, registry, "test/redis", v1.Config{Entrypoint: []string{"/bin/redis-server", "--protected-mode", "no", "--save", "", "--dir", "/tmp"}, User: "65532"})
+	return f.Push(ctx, registry, "test/redis", Config{Entrypoint: []string{"/bin/redis-server", "--protected-mode", "no", "--save", "", "--dir", "/tmp"}, User: "65532"})
 }
 
 // postgresStart does what the usual image does: a new data folder gets the database of the environment's variables.
@@ -63,7 +61,7 @@ func Postgres(ctx context.Context, registry string) (string, error) {
 			return "", err
 		}
 	}
-	return f.Push(ctx, registry, "test/postgres", v1.Config{Entrypoint: []string{"/bin/sh", "/start"}, User: "70", Env: []string{"PATH=/bin"}})
+	return f.Push(ctx, registry, "test/postgres", Config{Entrypoint: []string{"/bin/sh", "/start"}, User: "70", Env: []string{"PATH=/bin"}})
 }
 
 // mariadbStart does what the usual image does: a new data folder gets the database and the user of the environment's
@@ -105,5 +103,5 @@ func MariaDB(ctx context.Context, registry string) (string, error) {
 			return "", err
 		}
 	}
-	return f.Push(ctx, registry, "test/mariadb", v1.Config{Entrypoint: []string{"/bin/sh", "/start"}, User: "999", Env: []string{"PATH=/bin"}})
+	return f.Push(ctx, registry, "test/mariadb", Config{Entrypoint: []string{"/bin/sh", "/start"}, User: "999", Env: []string{"PATH=/bin"}})
 }

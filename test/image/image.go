@@ -27,6 +27,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
+// Config says how an image is started.
+type Config = v1.Config
+
 // Files is what an image has in it: absolute paths to content. All of it can be executed.
 type Files map[string][]byte
 
@@ -71,7 +74,7 @@ func (f Files) AddFolder(dir string) error {
 
 // Push makes an image of the files, with /tmp and /data that anybody may write to, and pushes it, unless the registry has
 // the same already. It returns the image's name, whose tag is a digest of all that is in it.
-func (f Files) Push(ctx context.Context, registry, repository string, cfg v1.Config) (string, error) {
+func (f Files) Push(ctx context.Context, registry, repository string, cfg Config) (string, error) {
 	paths := []string{}
 	h := sha256.New()
 	for p := range f {
@@ -136,7 +139,7 @@ func Program(ctx context.Context, registry, repository, exe string) (string, err
 		return "", err
 	}
 	path := "/" + filepath.Base(exe)
-	return Files{path: b}.Push(ctx, registry, repository, v1.Config{Entrypoint: []string{path}, User: "65532"})
+	return Files{path: b}.Push(ctx, registry, repository, Config{Entrypoint: []string{path}, User: "65532"})
 }
 
 // ErrNotInstalled says that this machine lacks what is to be put into an image.
