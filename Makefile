@@ -56,6 +56,9 @@ bench-lsp: build ## process start -> answer to initialize, and code actions in 5
 bench-logs: payload ## log lines from the service to a websocket client, beside kubectl logs -f; JSON (needs make cluster)
 	@$(GO) build -o bin/bench-logs ./test/bench/logs && bin/bench-logs
 
+bench-env: build ## what an environment costs: 10 shared dependencies, 5 fresh ones beside their floor, 50 at once; JSON (needs make cluster)
+	@$(GO) run ./test/bench/env
+
 bench-janitor: ## the janitor's pass over 1,000 environments (needs make cluster, and FAIRLEAD_TEST_KUBECONFIG)
 	$(GO) test -run '^$$' -bench Janitor -benchtime 20x ./bridge/kube/janitor
 
@@ -68,4 +71,4 @@ generate: ## what is made from comments and tables: settings.md, the JSON schema
 clean: ## remove what build made
 	rm -rf bin dist editors/vscode/bin editors/vscode/dist editors/vscode/out bridge/payload/files/*.zst bridge/payload/files/*.sum
 
-.PHONY: help build platform payload vsix demo test race fuzz cluster cluster-down bench-edit bench-debug bench-lsp bench-logs bench-janitor generate pictures clean
+.PHONY: help build platform payload vsix demo test race fuzz cluster cluster-down bench-edit bench-debug bench-lsp bench-logs bench-env bench-janitor generate pictures clean

@@ -44,6 +44,7 @@ var edges = map[string][]string{
 	"cmd/fairlead-platform":         {"api", "bridge/kube", "bridge/kube/janitor", "bridge/kube/lease", "server/settings"},
 	"cmd/fairlead-pod":              {"api", "bridge", "syncer/supervisor", "syncer/supervisor/delve"},
 	"test/bench/edit":               {"api", "test/bench/measure", "test/freeport"},
+	"test/bench/env":                {"api", "bridge", "bridge/kube", "bridge/payload", "server/client", "test/bench/measure", "test/image"},
 	"test/bench/measure":            {},
 	"test/bench/debug":              {"api", "server/client", "test/bench/measure", "test/freeport"},
 	"test/bench/lsp":                {},
@@ -51,6 +52,7 @@ var edges = map[string][]string{
 	"test/demo":                     {"api"},
 	"test/editor":                   {},
 	"test/freeport":                 {},
+	"test/image":                    {},
 	"test/e2e":                      {"api", "debugadapter/daptest", "server/client"},
 	"test/run":                      {},
 	"cmd/fairlead-pod/without/ebpf": {},
@@ -58,8 +60,10 @@ var edges = map[string][]string{
 
 // homes is where a library may be imported, and nowhere else.
 var homes = map[string][]string{
-	"k8s.io/": {"bridge/kube", "bridge/kube/dependency", "bridge/kube/isolation", "bridge/kube/lease", "bridge/kube/janitor", "test/bench/logs"}, // there to be the rival: kubectl's own log stream
-	"github.com/google/go-containerregistry/": {"bridge/kube"},
+	"k8s.io/": {"bridge/kube", "bridge/kube/dependency", "bridge/kube/isolation", "bridge/kube/lease", "bridge/kube/janitor",
+		"test/bench/env",   // there to be the floor: plain workloads
+		"test/bench/logs"}, // there to be the rival: kubectl's own log stream
+	"github.com/google/go-containerregistry/": {"bridge/kube", "test/image"},
 	"github.com/fsnotify/fsnotify":            {"syncer/watch"},
 	"github.com/go-delve/delve/":              {"syncer/supervisor/delve"},
 	"github.com/google/go-dap":                {"debugadapter", "debugadapter/daptest", "syncer/podtest", "test/bench/debug"},

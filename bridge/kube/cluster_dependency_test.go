@@ -16,6 +16,7 @@ import (
 	"fairlead.dev/api"
 	"fairlead.dev/bridge"
 	"fairlead.dev/bridge/kube/dependency"
+	"fairlead.dev/test/image"
 
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
@@ -33,8 +34,8 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// stagingYAML is a service, svc, with three dependencies: a real Redis, a real PostgreSQL with a volume and a headless
-// Service, and one that speaks HTTP and calls back.
+// stagingYAML is a service, svc, with four dependencies: a real Redis, a real PostgreSQL with a volume and a headless
+// Service, a real MariaDB without either, and one that speaks HTTP and calls back.
 const stagingYAML = `
 apiVersion: v1
 kind: ConfigMap
@@ -63,7 +64,31 @@ spec:
             - {name: PGDATABASE, value: shop}
             - {name: PGPASSWORD, valueFrom: {secretKeyRef: {name: db, key: password}}}
             - {name: DATABASE_URL, value: "postgres://shop:$(PGPASSWORD)@db.NAMESPACE.svc.cluster.local:5432/shop"}
+            - {name: ORDERS_DSN, value: "shop:$(PGPASSWORD)@tcp(orders-db:3306)/orders"}
             - {name: BILLING_URL, value: "http://billing:8080/"}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: orders-db}
+spec: {selector: {app: orders-db}, ports: [{port: 3306}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: orders-db}
+spec:
+  selector: {matchLabels: {app: orders-db}}
+  template:
+    metadata: {labels: {app: orders-db}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+        - name: mariadb
+          image: MARIADB_IMAGE
+          env:
+            - {name: MARIADB_USER, value: shop}
+            - {name: MARIADB_DATABASE, value: orders}
+            - {name: MARIADB_PASSWORD, valueFrom: {secretKeyRef: {name: db, key: password}}}
+          readinessProbe: {tcpSocket: {port: 3306}, periodSeconds: 1}
 ---
 apiVersion: v1
 kind: Service
@@ -320,8 +345,8 @@ func TestClusterDependencies(t *testing.T) {
 	ns := r.newNamespace(t, "baseline")
 	r.volumes(t, ns, 2)
 	backend := r.backendImage(t)
-	r.apply(t, ns, stagingYAML, "BACKEND_IMAGE", backend, "REDIS_IMAGE", r.redisImage(t), "POSTGRES_IMAGE", r.postgresImage(t))
-	r.ready(t, ns, 5)
+	r.apply(t, ns, stagingYAML, "BACKEND_IMAGE", backend, "REDIS_IMAGE", r.pushed(t, image.Redis), "POSTGRES_IMAGE", r.pushed(t, image.Postgres), "MARIADB_IMAGE", r.pushed(t, image.MariaDB))
+	r.ready(t, ns, 6)
 	before := r.atRest(t, ns)
 	spec := randomSpec()
 
@@ -336,6 +361,7 @@ func TestClusterDependencies(t *testing.T) {
 	want := []string{
 		"billing shared  Deployment/billing ready [8080] BILLING_URL of Deployment svc",
 		"db shared postgresql StatefulSet/db ready [5432] DATABASE_URL of Deployment svc",
+		"orders-db shared mysql Deployment/orders-db ready [3306] ORDERS_DSN of Deployment svc",
 		"redis shared redis Deployment/redis ready [6379] REDIS_ADDR of ConfigMap svc",
 	}
 	if d := cmp.Diff(want, got); d != "" {
@@ -348,20 +374,24 @@ func TestClusterDependencies(t *testing.T) {
 	t.Logf("shared: %v", time.Since(start).Round(time.Millisecond))
 	wantAnswer(t, e, "redis redis:6379 SET who staging", "+OK")
 	wantAnswer(t, e, db+"CREATE TABLE t AS SELECT 'staging' AS who", "")
+	wantAnswer(t, e, "mysql orders-db:3306 CREATE TABLE t AS SELECT 'staging' AS who", "")
 	wantAnswer(t, e, "http billing:8080 staging", "staging")
 
 	// Switched to fresh: the pod is replaced and says why, and the same names lead to empty copies.
-	spec.Dependencies = fresh("redis", "db")
+	spec.Dependencies = fresh("redis", "db", "orders-db")
 	start = time.Now()
 	e = r.open(t, spec)
-	t.Logf("redis and db fresh: %v", time.Since(start).Round(time.Millisecond))
-	if p := r.progress(); !strings.Contains(p, "replacing the pod: its fresh dependencies are now db, redis") {
+	t.Logf("redis and both databases fresh: %v", time.Since(start).Round(time.Millisecond))
+	if p := r.progress(); !strings.Contains(p, "replacing the pod: its fresh dependencies are now db, orders-db, redis") {
 		t.Errorf("nobody was told:\n%s", p)
 	}
 	wantAnswer(t, e, "redis redis:6379 GET who", "$-1")
 	wantAnswer(t, e, db+"SELECT count(*) FROM pg_tables WHERE tablename='t'", "0")
 	wantAnswer(t, e, "postgres db-0.db:5432 CREATE TABLE t AS SELECT 'fresh' AS who", "")
 	wantAnswer(t, e, db+"SELECT who FROM t", "fresh")
+	wantAnswer(t, e, "mysql orders-db:3306 SELECT count(*) FROM information_schema.tables WHERE table_name='t'", "0")
+	wantAnswer(t, e, "mysql orders-db."+ns+":3306 CREATE TABLE t AS SELECT 'fresh' AS who", "")
+	wantAnswer(t, e, "mysql orders-db:3306 SELECT who FROM t", "fresh")
 	wantAnswer(t, e, "redis redis."+ns+":6379 SET who fresh", "+OK")
 	wantAnswer(t, e, "http billing:8080 get", "staging")
 	deps, err := e.Dependencies(t.Context())
@@ -407,6 +437,7 @@ func TestClusterDependencies(t *testing.T) {
 	spec = randomSpec()
 	e = r.open(t, spec)
 	wantAnswer(t, e, db+"SELECT who FROM t", "staging")
+	wantAnswer(t, e, "mysql orders-db:3306 SELECT who FROM t", "staging")
 	if err := e.Delete(t.Context()); err != nil {
 		t.Fatal(err)
 	}

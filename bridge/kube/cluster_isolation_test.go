@@ -9,6 +9,7 @@ import (
 
 	"fairlead.dev/api"
 	"fairlead.dev/bridge/kube/isolation"
+	"fairlead.dev/test/image"
 
 	"github.com/google/go-cmp/cmp"
 	authv1 "k8s.io/api/authentication/v1"
@@ -82,8 +83,8 @@ func TestClusterIsolated(t *testing.T) {
 	r := realCluster(t)
 	ns := r.newNamespace(t, "baseline")
 	r.volumes(t, ns, 2)
-	r.apply(t, ns, stagingYAML, "BACKEND_IMAGE", r.backendImage(t), "REDIS_IMAGE", r.redisImage(t), "POSTGRES_IMAGE", r.postgresImage(t))
-	r.ready(t, ns, 5)
+	r.apply(t, ns, stagingYAML, "BACKEND_IMAGE", r.backendImage(t), "REDIS_IMAGE", r.pushed(t, image.Redis), "POSTGRES_IMAGE", r.pushed(t, image.Postgres), "MARIADB_IMAGE", r.pushed(t, image.MariaDB))
+	r.ready(t, ns, 6)
 
 	spec := randomSpec()
 	admin, dev := r.options, r.as(t, ns, nil)
@@ -163,7 +164,7 @@ func TestClusterIsolated(t *testing.T) {
 			}
 		}
 	}
-	if d := cmp.Diff([]string{ns + "/billing", ns + "/db", ns + "/redis"}, reach); d != "" {
+	if d := cmp.Diff([]string{ns + "/billing", ns + "/db", ns + "/orders-db", ns + "/redis"}, reach); d != "" {
 		t.Errorf("what it may reach (-want +got):\n%s", d)
 	}
 

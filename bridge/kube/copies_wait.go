@@ -229,6 +229,7 @@ func (c *client) copiesReady(ctx context.Context, env dependency.Environment, na
 	look := time.NewTicker(2 * time.Second) // for what pods do not tell: refusals
 	defer look.Stop()
 	states := map[string]copyState{}
+	told := map[string]string{} // the last of each: what happens to one copy is no news of the others
 	for {
 		l, err := c.kube.CoreV1().Pods(env.Namespace).List(wctx, metav1.ListOptions{LabelSelector: sel})
 		if err != nil {
@@ -263,7 +264,10 @@ func (c *client) copiesReady(ctx context.Context, env dependency.Environment, na
 				}
 				if s.health == api.HealthStarting {
 					settled = false
-					tell("dependency " + n + ": " + s.detail)
+					if told[n] != s.detail {
+						told[n] = s.detail
+						tell("dependency " + n + ": " + s.detail)
+					}
 				}
 			}
 			if settled || wctx.Err() != nil {

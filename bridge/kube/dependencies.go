@@ -65,13 +65,31 @@ func (c *client) findDependencies(ctx context.Context, spec bridge.Spec, o Optio
 	if l.err != nil {
 		return api.DependencyReport{}, l.err
 	}
-	r := api.DependencyReport{Notes: append(l.lost, l.Notes...), Problems: l.Problems}
-	if env != nil {
-		r.Dependencies = c.inEnvironment(ctx, dependency.Environment{Name: env.Name, Namespace: env.Namespace, UID: env.UID}, l)
-		return r, nil
+	if env == nil {
+		return api.DependencyReport{Dependencies: l.list(), Notes: append(l.lost, l.Notes...), Problems: l.Problems}, nil
 	}
-	r.Dependencies = l.list()
-	return r, nil
+	of := dependency.Environment{Name: env.Name, Namespace: env.Namespace, UID: env.UID}
+	// A copy that only the flag of a run asked for may be of something that only another copy needs.
+	if w := l.wishesWithCopies(of); len(w) > len(spec.Dependencies) {
+		spec.Dependencies = w
+		if l = c.landscape(ctx, in, func() *appsv1.Deployment { return staging }, spec); l.err != nil {
+			return api.DependencyReport{}, l.err
+		}
+	}
+	return api.DependencyReport{Dependencies: c.inEnvironment(ctx, of, l), Notes: append(l.lost, l.Notes...), Problems: l.Problems}, nil
+}
+
+// wishesWithCopies are the wishes, and a fresh one for each copy that there is and that they say nothing of.
+func (l *landscape) wishesWithCopies(env dependency.Environment) map[string]api.DependencyWish {
+	out := map[string]api.DependencyWish{}
+	maps.Copy(out, l.in.Wishes)
+	for i := range l.own {
+		s := &l.own[i]
+		if name := s.Labels[dependency.LabelName]; env.Owns(s) && out[name].Mode == "" {
+			out[name] = api.DependencyWish{Mode: api.DependencyFresh}
+		}
+	}
+	return out
 }
 
 // Dependencies tells what the environment's service depends on and how each is now. What is fresh is so because there is

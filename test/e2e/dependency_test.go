@@ -25,7 +25,7 @@ import (
 func TestDependencies(t *testing.T) {
 	p := newIsolated(t)
 	s := newTiny(t, "v1")
-	p.stage(t, p.c.push(t, s, "e2e-staging:"+p.ns))
+	p.stage(t, p.c.push(t, s, "e2e/tiny"))
 	peer := p.stagePeer(t)
 
 	var report struct{ Dependencies []api.Dependency }
@@ -137,7 +137,7 @@ func TestDependencies(t *testing.T) {
 func TestDependencyRefusals(t *testing.T) {
 	p := newKube(t)
 	s := newTiny(t, "v1")
-	p.stage(t, p.c.push(t, s, "e2e-staging:"+p.ns))
+	p.stage(t, p.c.push(t, s, "e2e/tiny"))
 	for _, tt := range []struct {
 		args []string
 		want []string

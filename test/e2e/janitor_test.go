@@ -33,7 +33,7 @@ func TestJanitorInCluster(t *testing.T) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	image := c.pushFile(t, bin, "e2e/fairlead-platform:"+ns)
+	image := c.pushFile(t, bin, "e2e/fairlead-platform")
 	manifest, err := exec.Command(bin, "manifest", "--namespace", ns, "--image", image).Output()
 	if err != nil {
 		t.Fatal(err)

@@ -1,26 +1,16 @@
 package e2e
 
 import (
-	"archive/tar"
-	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/name"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/empty"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -32,13 +22,14 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"fairlead.dev/api"
+	"fairlead.dev/test/image"
 )
 
 // A service that runs in staging: the environment is made after it, beside it, and does it no harm.
 func TestStagingTemplate(t *testing.T) {
 	p := newKube(t)
 	s := newTiny(t, "v1")
-	p.stage(t, p.c.push(t, s, "e2e-staging:"+p.ns))
+	p.stage(t, p.c.push(t, s, "e2e/tiny"))
 	staging := p.stagingPod(t)
 	p.wantEndpoints(t, staging.Status.PodIP)
 
@@ -106,7 +97,7 @@ func TestStagingTemplate(t *testing.T) {
 func TestOtherContainers(t *testing.T) {
 	p := newKube(t)
 	s := newTiny(t, "v1")
-	image := p.c.push(t, s, "e2e-staging:"+p.ns)
+	image := p.c.push(t, s, "e2e/tiny")
 	p.stage(t, image, corev1.Container{Name: "beside", Args: []string{"-count"}})
 	a := p.run(t, s.dir)
 	a.live(t, "v1")
@@ -215,50 +206,11 @@ func (c *cluster) push(t testing.TB, s *service, as string) string {
 // pushFile pushes an image of nothing but an executable, which is its entry point.
 func (c *cluster) pushFile(t testing.TB, bin, as string) string {
 	t.Helper()
-	b, err := os.ReadFile(bin)
+	name, err := image.Program(t.Context(), c.registry, as, bin)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var files bytes.Buffer
-	w := tar.NewWriter(&files)
-	if err := w.WriteHeader(&tar.Header{Name: filepath.Base(bin), Mode: 0o755, Size: int64(len(b)), Typeflag: tar.TypeReg}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := w.Write(b); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(files.Bytes())), nil })
-	if err != nil {
-		t.Fatal(err)
-	}
-	img, err := mutate.AppendLayers(empty.Image, layer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if img, err = mutate.ConfigFile(img, &v1.ConfigFile{OS: "linux", Architecture: runtime.GOARCH,
-		RootFS: v1.RootFS{Type: "layers", DiffIDs: diffIDs(t, img)}, Config: v1.Config{Entrypoint: []string{"/" + filepath.Base(bin)}}}); err != nil {
-		t.Fatal(err)
-	}
-	ref, err := name.ParseReference(c.registry + "/" + as)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := remote.Write(ref, img, remote.WithContext(t.Context())); err != nil {
-		t.Fatal(err)
-	}
-	return ref.String()
-}
-
-func diffIDs(t testing.TB, img v1.Image) []v1.Hash {
-	t.Helper()
-	f, err := img.ConfigFile()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return f.RootFS.DiffIDs
+	return name
 }
 
 // stage deploys the service as a staging environment has it, with sidecars, and waits until it is ready.

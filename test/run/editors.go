@@ -27,6 +27,7 @@ var packages = []struct{ tool, name string }{
 	{"git", "git"},
 	{"redis-check-rdb", "redis-tools"},
 	{"/usr/lib/postgresql/*/bin/postgres", "postgresql"},
+	{"mariadbd", "mariadb-server-core"},
 }
 
 // npmFallback are what a machine without Node.js needs before npm can fetch the release that the tests run on.

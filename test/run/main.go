@@ -104,7 +104,7 @@ func (r *runner) format() error {
 }
 
 func (r *runner) vet() error {
-	return errors.Join(r.goRun(".", "vet", "./..."), r.goRun("test/cluster", "vet", "./..."), r.goRun("test/fixture/shop", "vet", "./..."), r.goRun("examples/hello", "vet", "./..."))
+	return errors.Join(r.goRun(".", "vet", "./..."), r.goRun("test/cluster", "vet", "./..."), r.goRun("test/fixture/shop", "vet", "./..."), r.goRun("test/fixture/market", "vet", "./..."), r.goRun("examples/hello", "vet", "./..."))
 }
 
 // build makes the executable that the end-to-end tests drive, with its payload.

@@ -31,8 +31,11 @@ func backend(kind, address, request string) (string, error) {
 	}
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(20 * time.Second))
-	if kind == "redis" {
+	switch kind {
+	case "redis":
 		return redis(c, request)
+	case "mysql":
+		return mysql(c, request)
 	}
 	return postgres(c, request)
 }

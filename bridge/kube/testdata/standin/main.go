@@ -114,7 +114,7 @@ func serve(c net.Conn, token string) {
 		fmt.Fprintln(c, strings.Join(os.Args, "\x00"))
 	case "uid":
 		fmt.Fprintln(c, strconv.Itoa(os.Getuid()))
-	case "http", "redis", "postgres": // speak to a dependency, and say what it answered: "redis ADDRESS COMMAND"
+	case "http", "redis", "postgres", "mysql": // speak to a dependency, and say what it answered: "redis ADDRESS COMMAND"
 		fields := strings.SplitN(strings.TrimSpace(word), " ", 3)
 		answer, err := backend(fields[0], fields[1], fields[2])
 		if err != nil {
