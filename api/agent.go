@@ -47,6 +47,20 @@ type RunRequest struct {
 	TakeOver bool `json:"take_over,omitempty"`
 }
 
+// JoinRequest asks to follow an environment that somebody else made (POST /v1/join): its logs, state and address, and to
+// change nothing of it.
+type JoinRequest struct {
+	Client string `json:"client"` // as in RunRequest
+	// Environment is its name, Namespace where it is; without a namespace it is looked for in all.
+	Environment string `json:"environment"`
+	Namespace   string `json:"namespace,omitempty"`
+	// Kubeconfig and Context say which cluster; empty takes the user's own, as kubectl does.
+	Kubeconfig string `json:"kubeconfig,omitempty"`
+	Context    string `json:"context,omitempty"`
+	// Env is the front end's environment, as KEY=VALUE: KUBECONFIG is looked up there.
+	Env []string `json:"env,omitempty"`
+}
+
 // RunAnswer names the session that the request led to.
 type RunAnswer struct {
 	Name    string `json:"name"` // of the environment
@@ -100,6 +114,9 @@ type Service struct {
 	// MS is how long the last generation took from the save until it answered; 0 if it was no save.
 	MS int64 `json:"ms,omitempty"`
 
+	// Joined: the environment is Owner's. This agent follows it, and changes nothing of it.
+	Joined bool   `json:"joined,omitempty"`
+	Owner  string `json:"owner,omitempty"`
 	// Dependencies are what the service calls, as far as they are known, and how they are.
 	Dependencies []Dependency `json:"dependencies,omitempty"`
 	// Debug is the debug session that there is; null without one.
@@ -139,6 +156,13 @@ type Update struct {
 // KeepRequest makes a session live without a front end (POST /v1/services/NAME/keep).
 type KeepRequest struct {
 	Until time.Time `json:"until,omitzero"` // zero: it ends with its last front end again
+}
+
+// DependencyRequest switches a dependency of an environment that is there (POST /v1/services/NAME/dependencies). It holds
+// for that environment until it is switched again, also under another agent.
+type DependencyRequest struct {
+	Name string         `json:"name"`
+	Mode DependencyMode `json:"mode"` // shared or fresh
 }
 
 // CancelRequest breaks off what is under way (POST /v1/services/NAME/cancel).

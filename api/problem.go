@@ -88,5 +88,6 @@ const (
 	CodeLogsDropped  = "logs-dropped" // lines were lost because the reader was slower than the service
 	CodeGone         = "gone"         // the environment was removed
 	CodeLost         = "connection-lost"
-	CodeNoLogs       = "no-logs" // the lines of the environment's other containers may not be read
+	CodeNotYours     = "not-yours" // the environment is another user's, and only followed here
+	CodeNoLogs       = "no-logs"   // the lines of the environment's other containers may not be read
 )

@@ -157,6 +157,29 @@ func TestToken(t *testing.T) {
 	}
 }
 
+// bearer is a stream that brings the token along.
+type bearer struct{ io.ReadWriteCloser }
+
+func (bearer) Token() string { return token }
+
+// Who has no token is known by the one that his stream brings, also for what was asked before there was a stream.
+func TestBearer(t *testing.T) {
+	p := startPod(t)
+	c := bridge.New(bridge.Options{Dial: func(ctx context.Context) (io.ReadWriteCloser, error) {
+		rw, err := p.dial(ctx)
+		return bearer{rw}, err
+	}})
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	asked := make(chan error, 1)
+	go func() { _, err := c.Status(ctx); asked <- err }()
+	done := make(chan struct{})
+	go func() { defer close(done); c.Run(ctx) }()
+	defer func() { cancel(); <-done }()
+	if err := <-asked; err != nil {
+		t.Error(err)
+	}
+}
+
 // Every endpoint refuses a request without the token, and one that a browser sends.
 func TestEndpointsGuarded(t *testing.T) {
 	p := startPod(t)

@@ -26,9 +26,14 @@ import (
 // Dial opens one byte stream to a pod; see Environment.Dial.
 type Dial func(ctx context.Context) (io.ReadWriteCloser, error)
 
+// Bearer is a stream that brings the environment's token along, which goes before Options.Token: of a pod that told it to who
+// may execute a command there.
+type Bearer interface{ Token() string }
+
 // Options say how a Conn connects.
 type Options struct {
-	Dial  Dial
+	Dial Dial
+	// Token may be empty where the streams are Bearers.
 	Token string
 	// Name is who connects, for people: "user@host". Empty does not attach: status and logs only look.
 	Name string
@@ -46,11 +51,12 @@ type Conn struct {
 	instance string
 	http     *http.Client
 
-	mu   sync.Mutex
-	keep bool // Options.Keep, as SetKeep changed it
-	sess *yamux.Session
-	up   chan struct{} // closed while sess is there
-	end  error         // set when Run has given up
+	mu    sync.Mutex
+	keep  bool   // Options.Keep, as SetKeep changed it
+	token string // Options.Token, or the last stream's
+	sess  *yamux.Session
+	up    chan struct{} // closed while sess is there
+	end   error         // set when Run has given up
 }
 
 // The waits between attempts. The first is short: a pod that was replaced is often back at once.
@@ -68,7 +74,7 @@ const maxMessage = 4 << 20
 func New(opts Options) *Conn {
 	var id [8]byte
 	rand.Read(id[:])
-	c := &Conn{opts: opts, keep: opts.Keep, instance: hex.EncodeToString(id[:]), up: make(chan struct{})}
+	c := &Conn{opts: opts, keep: opts.Keep, token: opts.Token, instance: hex.EncodeToString(id[:]), up: make(chan struct{})}
 	c.http = &http.Client{Transport: &http.Transport{
 		DialContext:        func(ctx context.Context, _, _ string) (net.Conn, error) { return c.open(ctx) },
 		DisableKeepAlives:  true, // a stream costs nothing, and a stale one would fail a request after a reconnect
@@ -132,6 +138,11 @@ func (c *Conn) once(ctx context.Context, connected func()) error {
 	cancel()
 	if err != nil {
 		return err
+	}
+	if b, ok := raw.(Bearer); ok {
+		c.mu.Lock()
+		c.token = b.Token()
+		c.mu.Unlock()
 	}
 	first := &firstError{ReadWriteCloser: raw}
 	sess, err := clientSession(first)
@@ -302,8 +313,32 @@ func (c *Conn) request(ctx context.Context, method, path string, body io.Reader)
 	if err != nil {
 		return nil, err
 	}
-	r.Header.Set("Authorization", "Bearer "+c.opts.Token)
+	token, err := c.bearer(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r.Header.Set("Authorization", "Bearer "+token)
 	return r, nil
+}
+
+// bearer is the token, waiting for a stream that brings it where none was given.
+func (c *Conn) bearer(ctx context.Context) (string, error) {
+	for {
+		c.mu.Lock()
+		token, up, end := c.token, c.up, c.end
+		c.mu.Unlock()
+		switch {
+		case end != nil:
+			return "", end
+		case token != "":
+			return token, nil
+		}
+		select {
+		case <-up:
+		case <-ctx.Done():
+			return "", ctx.Err()
+		}
+	}
 }
 
 // do sends a request and decodes its answer into out. A lost connection is a Problem with CodeLost.
@@ -487,7 +522,11 @@ func (c *Conn) upgrade(ctx context.Context, conn net.Conn, path, proto string) (
 // is lost. To go on after a loss, call it again with the last event's Seq and the pod's epoch.
 func (c *Conn) Events(ctx context.Context, epoch string, after uint64, emit func(api.Event) error) error {
 	d := websocket.Dialer{NetDialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return c.open(ctx) }, ReadBufferSize: 64 << 10}
-	h := http.Header{"Authorization": {"Bearer " + c.opts.Token}}
+	token, err := c.bearer(ctx)
+	if err != nil {
+		return lost(ctx, err)
+	}
+	h := http.Header{"Authorization": {"Bearer " + token}}
 	ws, resp, err := d.DialContext(ctx, "ws://pod/v1/events?"+query("epoch", epoch, "after", strconv.FormatUint(after, 10), "frames", "1"), h)
 	if err != nil {
 		if resp != nil && resp.StatusCode >= 400 {

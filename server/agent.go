@@ -37,6 +37,8 @@ type AgentConfig struct {
 	// Prepare finds what a request means: settings, the main package, the environment's name. It makes nothing yet. Its
 	// error is what the front end is told.
 	Prepare func(ctx context.Context, r api.RunRequest) (Plan, error)
+	// Join finds the environment that a request means to follow; Config.Joined of its plan is set.
+	Join func(ctx context.Context, r api.JoinRequest) (Plan, error)
 	// DAP is the path of the socket that ServeDAP's connections come by; empty without.
 	DAP string
 	// Idle is how long the agent stays with nothing to do, Grace how long what a front end holds stays when it went
@@ -75,6 +77,7 @@ type runner interface {
 	debugTest(ctx context.Context, r api.DebugTest) (api.TaskStarted, error)
 	dialTask(ctx context.Context, id string) (net.Conn, error)
 	dialCore(ctx context.Context, path string) (net.Conn, api.DebugStart, error)
+	switchDependency(ctx context.Context, r api.DependencyRequest) error
 }
 
 // Agent holds the sessions of one user: front ends ask for them, hold them and are told of them. Its goroutines, all ended
@@ -291,6 +294,11 @@ func (a *Agent) run(ctx context.Context, r api.RunRequest) (api.RunAnswer, error
 	if err != nil {
 		return api.RunAnswer{}, err
 	}
+	return a.enter(ctx, plan, r.Client, r.Keep)
+}
+
+// enter finds or begins the session of a plan, and makes the client hold it.
+func (a *Agent) enter(ctx context.Context, plan Plan, client string, keepIt bool) (api.RunAnswer, error) {
 	name := plan.Config.Spec.Name
 	for {
 		a.mu.Lock()
@@ -311,9 +319,13 @@ func (a *Agent) run(ctx context.Context, r api.RunRequest) (api.RunAnswer, error
 			continue
 		}
 		ans := api.RunAnswer{Name: name, Service: plan.Config.Spec.Service, Why: plan.Why}
-		if h == nil {
-			h, err = a.begin(plan, r.Keep)
-		} else {
+		var err error
+		switch {
+		case h == nil:
+			h, err = a.begin(plan, keepIt)
+		case plan.Config.Joined && h.state.svc.Namespace != plan.Config.Record.Environment.Namespace:
+			err = &api.Problem{Code: "name-taken", Message: fmt.Sprintf("another environment %s is open here already", name), Hint: "stop that one first"}
+		default:
 			ans.Joined, ans.After = true, h.journal.Last()
 			if d := difference(h.plan, plan); d != "" {
 				ans.Why += "; " + d
@@ -323,9 +335,9 @@ func (a *Agent) run(ctx context.Context, r api.RunRequest) (api.RunAnswer, error
 			a.mu.Unlock()
 			return ans, err
 		}
-		a.hold(h, r.Client)
-		keep := r.Keep && !h.keep
-		h.keep = h.keep || r.Keep
+		a.hold(h, client)
+		keep := keepIt && !h.keep
+		h.keep = h.keep || keepIt
 		a.changed(h)
 		a.mu.Unlock()
 		if keep && ans.Joined {
@@ -377,6 +389,9 @@ func difference(running, asked Plan) string {
 			names = append(names, k)
 		}
 	}
+	if wishesText(running.Config.Spec.Dependencies) != wishesText(asked.Config.Spec.Dependencies) && !asked.Config.Joined {
+		names = append(names, "list of dependencies")
+	}
 	if len(names) == 0 {
 		return ""
 	}
@@ -391,7 +406,7 @@ func (a *Agent) begin(plan Plan, keep bool) (*held, error) {
 	cfg := plan.Config
 	cfg.Emit = func(e api.Event) { a.event(h, e) }
 	cfg.note = func(step any) { a.step(h, step) }
-	h.state = newState(api.Service{Environment: cfg.Record.Environment, Dir: cfg.Record.Dir, Package: cfg.Service.Dir, Module: cfg.Service.ModuleDir, Keep: keep}, time.Now())
+	h.state = newState(api.Service{Environment: cfg.Record.Environment, Dir: cfg.Record.Dir, Package: cfg.Service.Dir, Module: cfg.Service.ModuleDir, Keep: keep, Joined: cfg.Joined, Owner: cfg.Owner}, time.Now())
 	if len(plan.Dependencies) > 0 {
 		h.needs = newNeeds(name, plan.Dependencies)
 		h.state.svc.Dependencies = h.needs.list()
@@ -477,6 +492,9 @@ func (a *Agent) event(h *held, e api.Event) {
 func (a *Agent) step(h *held, step any) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if s, ok := step.(switched); ok { // what the next request is compared with
+		h.plan.Config.Spec.Dependencies = s.wishes
+	}
 	a.apply(h, step)
 }
 

@@ -49,7 +49,8 @@ func (f *fakeSession) CancelTransfer()      { f.canceled = append(f.canceled, "t
 func (f *fakeSession) Debug(string, string) (*Claim, error) {
 	return nil, &api.Problem{Code: api.CodeDebugHeld, Message: "somebody debugs it"}
 }
-func (f *fakeSession) choose(api.DebugChoice) error { return nil }
+func (f *fakeSession) switchDependency(context.Context, api.DependencyRequest) error { return nil }
+func (f *fakeSession) choose(api.DebugChoice) error                                  { return nil }
 func (f *fakeSession) debugTest(context.Context, api.DebugTest) (api.TaskStarted, error) {
 	return api.TaskStarted{ID: "t"}, nil
 }

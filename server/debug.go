@@ -55,6 +55,9 @@ type Claim struct {
 // Debug begins a debug session. Where what runs has no symbols it is built anew with them and started under the debugger.
 // Another front end that debugs already is a Problem of CodeDebugHeld.
 func (s *Session) Debug(by, onSave string) (*Claim, error) {
+	if err := s.notYours("the debugger is its owner's"); err != nil {
+		return nil, err
+	}
 	d := s.debug
 	d.mu.Lock()
 	if c := d.claim; c != nil {

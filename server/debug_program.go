@@ -16,8 +16,11 @@ import (
 // debugTest builds the tests of a folder, brings them beside the service, and readies them to be debugged: dialTask opens
 // the debugger that the program is launched in.
 func (s *Session) debugTest(ctx context.Context, r api.DebugTest) (api.TaskStarted, error) {
-	s.uses.note("a test")
 	var started api.TaskStarted
+	if err := s.notYours("tests are not run in it"); err != nil {
+		return started, err
+	}
+	s.uses.note("a test")
 	if _, err := s.environment(ctx); err != nil {
 		return started, err
 	}
@@ -73,9 +76,15 @@ func (s *Session) sendTestdata(ctx context.Context, dir string) ([]api.File, err
 }
 
 func (s *Session) dialTask(ctx context.Context, id string) (net.Conn, error) {
+	if err := s.notYours("the debugger is its owner's"); err != nil {
+		return nil, err
+	}
 	return s.conn.DialTask(ctx, id)
 }
 
 func (s *Session) dialCore(ctx context.Context, path string) (net.Conn, api.DebugStart, error) {
+	if err := s.notYours("the debugger is its owner's"); err != nil {
+		return nil, api.DebugStart{}, err
+	}
 	return s.conn.DialCore(ctx, path)
 }

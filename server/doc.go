@@ -10,11 +10,14 @@
 //	GET  /v1/attach?client=ID&name=NAME   websocket: one api.Update a message. The presence of a front end, of an ID that it
 //	                                      chose. Closed with 1000, all that it holds is released at once; lost, after a minute
 //	POST /v1/run                          api.RunRequest -> api.RunAnswer, when the settings and the main package are known
+//	POST /v1/join                         api.JoinRequest -> api.RunAnswer, when the environment was found. It is another user's:
+//	                                      its session follows it, and stop leaves it as it is
 //	GET  /v1/services                     {"services": [api.Service]}
 //	POST /v1/services/NAME/stop?by&wait   202: the session ends and its environment goes, whoever holds or keeps it. With
 //	                                      wait 204 when it is gone, or the problems
 //	POST /v1/services/NAME/leave?client   204; the last holder's leaving ends the session
 //	POST /v1/services/NAME/keep           api.KeepRequest -> 204; it lives without a holder until then
+//	POST /v1/services/NAME/dependencies   api.DependencyRequest -> 204, when it is switched; an error leaves it as it was
 //	POST /v1/services/NAME/cancel         api.CancelRequest -> 204
 //	POST /v1/saved                        api.SavedRequest -> 204
 //	GET  /v1/services/NAME/access         api.JournalAccess

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -46,6 +47,28 @@ func (a *Agent) handler() http.Handler {
 			return
 		}
 		answer(w, http.StatusOK, ans)
+	})
+	mux.HandleFunc("POST /v1/join", func(w http.ResponseWriter, r *http.Request) {
+		var req api.JoinRequest
+		if !decode(w, r, &req) {
+			return
+		}
+		if err := checkJoin(req); err != nil {
+			refuse(w, err)
+			return
+		}
+		ans, err := a.join(r.Context(), req)
+		if err != nil {
+			refuse(w, err)
+			return
+		}
+		answer(w, http.StatusOK, ans)
+	})
+	mux.HandleFunc("POST /v1/services/{name}/dependencies", func(w http.ResponseWriter, r *http.Request) {
+		var req api.DependencyRequest
+		if decode(w, r, &req) {
+			finish(w, http.StatusNoContent, a.switchDependency(r.Context(), r.PathValue("name"), req))
+		}
 	})
 	mux.HandleFunc("GET /v1/services", func(w http.ResponseWriter, r *http.Request) {
 		answer(w, http.StatusOK, map[string]any{"services": a.services()})
@@ -149,6 +172,22 @@ func checkRun(r api.RunRequest) error {
 		return badRequest(fmt.Sprintf("path must be an absolute path, without dir and main, and is %q", r.Path))
 	case r.Path == "" && !filepath.IsAbs(r.Dir):
 		return badRequest(fmt.Sprintf("dir must be an absolute path, and is %q", r.Dir))
+	}
+	return nil
+}
+
+// label1123 is a name that Kubernetes gives: RFC 1123. A namespace is one, an environment too.
+var label1123 = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
+
+// checkJoin refuses what names no environment. Such names come by links, from anywhere.
+func checkJoin(r api.JoinRequest) error {
+	switch {
+	case !isClientID(r.Client):
+		return badRequest("client must be an attachment's ID")
+	case !label1123.MatchString(r.Environment):
+		return &api.Problem{Code: "bad-name", Message: fmt.Sprintf("%.70q is no environment's name", r.Environment), Hint: "fairlead env share, where the environment was made, prints it"}
+	case r.Namespace != "" && !label1123.MatchString(r.Namespace):
+		return &api.Problem{Code: "bad-name", Message: fmt.Sprintf("%.70q is no namespace's name", r.Namespace), Hint: "fairlead env share, where the environment was made, prints it"}
 	}
 	return nil
 }

@@ -112,6 +112,9 @@ func renewing(ctx context.Context, renew func(context.Context, string) error, us
 
 // use says how the environment is used.
 func (s *Session) use() string {
+	if s.cfg.Joined {
+		return Owner() + " follows it"
+	}
 	if last := s.uses.take(); last != "" {
 		return last
 	}
@@ -143,7 +146,7 @@ func (s *Session) keepUntil(ctx context.Context, t time.Time) (here bool, err er
 	var env bridge.Environment
 	select {
 	case <-s.envReady:
-		env = s.env
+		env = s.opened()
 	default: // it is being made: it is known by its settings where
 		if s.cfg.Record.Environment.Provider != "local" {
 			return false, &api.Problem{Code: "environment-opening", Message: "the environment is just being made", Hint: "keep it once it is there"}

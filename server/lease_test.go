@@ -159,7 +159,9 @@ func TestSessionLeavesWhatIsKept(t *testing.T) {
 		deleted := false
 		var told []string
 		s := &Session{keep: &keeper{recs: Records{Dir: t.TempDir()}, rec: Record{Environment: api.Environment{Name: "x"}}}, builds: &builds{}, debug: newDebugging(nil),
-			envReady: make(chan struct{}), env: leasedEnv{until: c.until, err: c.err, deleted: &deleted}}
+			envReady: make(chan struct{})}
+		var env bridge.Environment = leasedEnv{until: c.until, err: c.err, deleted: &deleted}
+		s.env.Store(&env)
 		s.cfg = Config{Records: s.keep.recs, Emit: func(e api.Event) { told = append(told, e.(*api.EnvironmentEvent).Reason) }}
 		s.cfg.Spec.Name = "x"
 		close(s.envReady)

@@ -35,6 +35,10 @@ type Record struct {
 	Since       time.Time       `json:"since"`
 	// KeepUntil is until when a local environment is to live without a front end.
 	KeepUntil time.Time `json:"keep_until,omitzero"`
+	// Switched are the dependencies that were switched while the environment was there, and hold as long as it does.
+	Switched map[string]api.DependencyMode `json:"switched,omitempty"`
+	// Joined: the environment is another's, and is only followed. Token is then of no use.
+	Joined bool `json:"joined,omitempty"`
 }
 
 // Records keeps a Record per environment below one folder.

@@ -348,8 +348,9 @@ func TestOtherContainers(t *testing.T) {
 		return &api.LogEvent{Header: api.Header{Type: api.KindLog, Time: time.Unix(5, 0)}, Stream: "stdout", Text: "hello", Process: "shop-1-a/proxy"}
 	}
 	var got []api.Event
-	s := &Session{cfg: Config{Emit: func(e api.Event) { got = append(got, e) }}, keep: &keeper{rec: Record{Generation: 7}}, debug: newDebugging(nil), envReady: make(chan struct{}),
-		env: others{lines: []*api.LogEvent{line()}, err: &api.Problem{Code: api.CodeNoLogs, Message: "you may not", Hint: "ask"}}}
+	s := &Session{cfg: Config{Emit: func(e api.Event) { got = append(got, e) }}, keep: &keeper{rec: Record{Generation: 7}}, debug: newDebugging(nil), envReady: make(chan struct{})}
+	var env bridge.Environment = others{lines: []*api.LogEvent{line()}, err: &api.Problem{Code: api.CodeNoLogs, Message: "you may not", Hint: "ask"}}
+	s.env.Store(&env)
 	close(s.envReady)
 	s.followOthers(t.Context())
 	if len(got) != 2 {

@@ -53,6 +53,10 @@ type Config struct {
 	Emit   func(api.Event)
 	Logger *slog.Logger
 
+	// Joined: the environment is Owner's. The session follows it: it does not attach to the pod, builds and ships nothing, and
+	// leaves everything as it is at its end. Service only names it.
+	Joined bool
+	Owner  string
 	// Command is a shell command that is run in place of a service that is built; empty without. Service then only names it.
 	Command string
 
@@ -74,8 +78,8 @@ type depender interface {
 }
 
 // Session is one service under edit. Its goroutines, all ended when Run returns: the opening of the environment, the
-// connection, the followers of the pod's events, of the other containers' lines and of the dependencies, the renewal of the
-// lease, the watcher and the loop, and the tunnels' connections.
+// connection, the followers of the pod's events, of the other containers' lines and of the dependencies, the switches of
+// these, the renewal of the lease, the watcher and the loop, and the tunnels' connections.
 type Session struct {
 	cfg    Config
 	keep   *keeper
@@ -89,8 +93,10 @@ type Session struct {
 	emitMu sync.Mutex
 
 	watching chan struct{} // closed when no edit goes unnoticed any more
-	envReady chan struct{} // closed when env or its error is there
-	env      bridge.Environment
+	envReady chan struct{} // closed when env is there
+	env      atomic.Pointer[bridge.Environment]
+	up       atomic.Bool // the connection is
+	switches switches
 	stopping atomic.Bool // it is being removed
 	kept     atomic.Bool // it stays when the session ends
 	// discarded: it goes when the session ends, whatever was said of keeping it
@@ -123,7 +129,12 @@ func NewSession(cfg Config) (*Session, error) {
 	s := &Session{cfg: cfg, proc: cfg.Process, keep: &keeper{recs: cfg.Records, rec: rec}, watching: make(chan struct{}), envReady: make(chan struct{}),
 		saved: map[api.Generation]time.Time{}, ready: map[api.Generation]string{}, again: map[api.Generation]bool{}}
 	s.kept.Store(cfg.Keep)
-	s.conn = bridge.New(bridge.Options{Dial: s.dial, Token: rec.Token, Name: rec.Agent, TakeOver: cfg.TakeOver, Keep: cfg.Keep, OnState: s.connState})
+	s.switches = switches{asked: make(chan switchRequest, 1), over: make(chan struct{}), news: make(chan struct{}, 1)}
+	name, token := rec.Agent, rec.Token
+	if cfg.Joined {
+		name, token = "", "" // who attaches is who ships, and whose the token is
+	}
+	s.conn = bridge.New(bridge.Options{Dial: s.dial, Token: token, Name: name, TakeOver: cfg.TakeOver, Keep: cfg.Keep, OnState: s.connState})
 	s.builds = &builds{svc: cfg.Service, cfg: cfg.Build, command: cfg.Command, out: filepath.Join(cfg.Records.Folder(cfg.Spec.Name), fmt.Sprintf("out-%d", os.Getpid()))}
 	s.debug = newDebugging(s)
 	s.loop = syncer.New(syncer.Config{
@@ -220,20 +231,26 @@ func (s *Session) Run(ctx context.Context) error {
 	wg.Go(func() { s.followOthers(ctx) })
 	wg.Go(func() { s.followDependencies(ctx) })
 	wg.Go(func() { s.renew(ctx) })
-	wg.Go(func() { fail(ended(ctx, s.watch(ctx))) })
-	wg.Go(func() {
-		select {
-		case <-s.watching:
-			s.loop.Run(ctx)
-		case <-ctx.Done():
-		}
-	})
+	wg.Go(func() { s.followSwitches(ctx) })
+	if !s.cfg.Joined {
+		wg.Go(func() { fail(ended(ctx, s.watch(ctx))) })
+		wg.Go(func() {
+			select {
+			case <-s.watching:
+				s.loop.Run(ctx)
+			case <-ctx.Done():
+			}
+		})
+	}
 	<-ctx.Done()
 	s.debug.over()
 	wg.Wait() // nobody builds, ships or writes the record any more while close removes them
 	err := context.Cause(ctx)
 	if errors.Is(err, context.Canceled) {
 		err = nil
+	}
+	if s.cfg.Joined {
+		return s.leave(err)
 	}
 	return errors.Join(err, s.close(err))
 }
@@ -263,7 +280,7 @@ func (s *Session) openEnvironment(ctx context.Context) error {
 	if err := s.keep.change(func(r *Record) { r.Environment = env.Info() }); err != nil {
 		return err
 	}
-	s.env = env
+	s.env.Store(&env)
 	close(s.envReady)
 	if env.Target() != s.cfg.Target {
 		s.loop.Changed(syncer.Change{Build: true, Saved: time.Now()})
@@ -289,18 +306,23 @@ func (s *Session) progress(msg string) {
 func (s *Session) environment(ctx context.Context) (bridge.Environment, error) {
 	select {
 	case <-s.envReady:
-		return s.env, nil
+		return s.opened(), nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
 }
 
+// opened is the environment, once envReady is closed. A switch of a dependency replaces it.
+func (s *Session) opened() bridge.Environment { return *s.env.Load() }
+
 func (s *Session) dial(ctx context.Context) (io.ReadWriteCloser, error) {
-	env, err := s.environment(ctx)
-	if err != nil {
+	if _, err := s.environment(ctx); err != nil {
 		return nil, err
 	}
-	return env.Dial(ctx)
+	if err := s.switches.wait(ctx); err != nil { // the service starts once its dependencies are there
+		return nil, err
+	}
+	return s.opened().Dial(ctx)
 }
 
 // close ends what the session had begun: the environment goes too, unless it is kept or somebody else's by now.
@@ -312,7 +334,8 @@ func (s *Session) close(why error) error {
 		os.Remove(s.cfg.Records.Folder(s.cfg.Spec.Name)) // if nothing else is in it
 		return nil
 	}
-	defer s.env.Close()
+	env := s.opened()
+	defer env.Close()
 	var p *api.Problem
 	if errors.As(why, &p) && (p.Code == api.CodeTakenOver || p.Code == api.CodeHeld || p.Code == api.CodeUnauthorized || p.Code == api.CodeGone) {
 		return nil
@@ -321,14 +344,14 @@ func (s *Session) close(why error) error {
 	if s.kept.Load() {
 		return nil
 	}
-	if stays, err := s.stays(s.env); err != nil || stays {
+	if stays, err := s.stays(env); err != nil || stays {
 		return err
 	}
 	s.stopping.Store(true)
 	s.tell("stopping", "")
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
-	if err := s.env.Delete(ctx); err != nil {
+	if err := env.Delete(ctx); err != nil {
 		return err
 	}
 	s.tell("deleted", "")
@@ -338,14 +361,22 @@ func (s *Session) close(why error) error {
 func (s *Session) connState(connected bool, err error) {
 	switch {
 	case connected:
-		s.sweep()
-		if err := s.keep.change(func(r *Record) { r.Environment = s.env.Info() }); err != nil { // the pod may be another one
+		s.up.Store(true)
+		if !s.cfg.Joined { // a session that follows has built nothing
+			s.sweep()
+		}
+		if err := s.keep.change(func(r *Record) { r.Environment = s.opened().Info() }); err != nil { // the pod may be another one
 			s.cfg.Logger.Warn("the record was not written", "err", err)
 		}
 		s.tell("connected", "")
 		s.loop.Resync()
 		s.debug.resume()
 	case err != nil:
+		s.up.Store(false)
+		if s.switches.busy() {
+			s.progress("the pod is being replaced")
+			return
+		}
 		s.tell("lost", err.Error())
 	}
 }
@@ -391,7 +422,7 @@ func (s *Session) process() api.Process {
 	default:
 		return p
 	}
-	found := s.env.Process()
+	found := s.opened().Process()
 	if p.Args == nil {
 		p.Args = found.Args
 	}
@@ -416,7 +447,7 @@ func (s *Session) process() api.Process {
 func (s *Session) target() api.Target {
 	select {
 	case <-s.envReady:
-		return s.env.Target()
+		return s.opened().Target()
 	default:
 		return s.cfg.Target
 	}
@@ -444,6 +475,7 @@ func (s *Session) shipping(g api.Generation, saved time.Time) {
 func (s *Session) follow(ctx context.Context) {
 	var epoch string
 	var after uint64
+	var behind uint64 // what is not newer was standing already
 	for ctx.Err() == nil {
 		st, err := s.conn.Status(ctx)
 		if err != nil {
@@ -453,7 +485,14 @@ func (s *Session) follow(ctx context.Context) {
 			continue
 		}
 		switch {
-		case epoch == "" && s.env.Info().Resumed:
+		case s.cfg.Joined && epoch != st.Epoch:
+			if epoch != "" {
+				s.anew()
+			}
+			epoch, after = st.Epoch, 0
+			behind = st.Seq
+			s.standing(ctx, &st)
+		case epoch == "" && s.opened().Info().Resumed:
 			epoch, after = st.Epoch, st.Seq // what an earlier agent has shown is not shown again
 		case epoch != st.Epoch:
 			if epoch != "" {
@@ -463,7 +502,9 @@ func (s *Session) follow(ctx context.Context) {
 		}
 		s.conn.Events(ctx, epoch, after, func(e api.Event) error {
 			after = e.Head().Seq
-			s.podEvent(ctx, e)
+			if _, isLog := e.(*api.LogEvent); isLog || after > behind {
+				s.podEvent(ctx, e)
+			}
 			return nil
 		})
 	}
@@ -497,15 +538,14 @@ const dependenciesEvery = time.Minute
 
 // followDependencies tells what the service depends on, and how it is, where the environment knows.
 func (s *Session) followDependencies(ctx context.Context) {
-	env, err := s.environment(ctx)
-	if err != nil {
-		return
-	}
-	d, ok := env.(depender)
-	if !ok {
+	if _, err := s.environment(ctx); err != nil {
 		return
 	}
 	for {
+		d, ok := s.opened().(depender)
+		if !ok {
+			return
+		}
 		all, err := d.Dependencies(ctx)
 		switch {
 		case err == nil:
@@ -513,7 +553,13 @@ func (s *Session) followDependencies(ctx context.Context) {
 		case ctx.Err() == nil: // the cluster is away, which the connection tells, or it may not be asked, which the opening told
 			s.cfg.Logger.Debug("look for the dependencies", "err", err)
 		}
-		if pause(ctx, dependenciesEvery) != nil {
+		t := time.NewTimer(dependenciesEvery)
+		select {
+		case <-t.C:
+		case <-s.switches.news:
+		case <-ctx.Done():
+		}
+		if t.Stop(); ctx.Err() != nil {
 			return
 		}
 	}
@@ -550,6 +596,9 @@ func (s *Session) podEvent(ctx context.Context, e api.Event) {
 			s.crash(e.Generation, s.crashes.Line(e.Text))
 		}
 	case *api.ProcessEvent:
+		if s.cfg.Joined { // the numbers are its owner's
+			s.keep.change(func(r *Record) { r.Generation = e.Generation })
+		}
 		if e.State == api.StateExited || e.State == api.StateStarting {
 			s.crash(e.Generation, s.crashes.End())
 		}
@@ -560,7 +609,7 @@ func (s *Session) podEvent(ctx context.Context, e api.Event) {
 
 // crash tells of a panic or fatal error that the service wrote.
 func (s *Session) crash(g api.Generation, c *crash.Crash) {
-	if c == nil {
+	if c == nil || s.cfg.Joined { // its source is its owner's
 		return
 	}
 	mods := map[string]string{s.cfg.Service.Module: s.cfg.Service.ModuleDir}

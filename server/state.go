@@ -31,6 +31,8 @@ type (
 	depends struct{ all []api.Dependency }
 	// kept: the environment stays in its cluster until then, used or not.
 	kept struct{ until time.Time }
+	// switched: the environment has its dependencies like that from now on.
+	switched struct{ wishes map[string]api.DependencyWish }
 	// debugged: the debug session is like that now; nil: there is none.
 	debugged struct{ debug *api.Debug }
 	// leaving: the session is being ended, in words for what.

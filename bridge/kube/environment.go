@@ -27,6 +27,7 @@ type Environment struct {
 	container string
 	secret    string
 	wakes     bool // a Dial wakes it; who only looks does not
+	joined    bool // it is another's, and its token is asked for in the pod
 	target    api.Target
 	process   api.Process
 	wishes    map[string]api.DependencyWish // as it was opened

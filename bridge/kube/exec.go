@@ -30,6 +30,11 @@ import (
 // is being replaced, and says through Options.Progress what it waits for.
 func (e *Environment) Dial(ctx context.Context) (io.ReadWriteCloser, error) {
 	for {
+		if e.joined {
+			if _, err := e.c.joinable(ctx, e.opts, e.namespace, e.name, e.uid); err != nil {
+				return nil, err
+			}
+		}
 		p, err := e.livePod(ctx)
 		if err != nil && e.wake(ctx, err) {
 			continue
@@ -43,8 +48,11 @@ func (e *Environment) Dial(ctx context.Context) (io.ReadWriteCloser, error) {
 			if isPodGone(err) {
 				e.setEnded(id)
 			}
-		})
-		if err == nil {
+		}, e.connectArgs()...)
+		switch {
+		case err == nil && e.joined:
+			return readBearer(ctx, s)
+		case err == nil:
 			return s, nil
 		}
 		if !isPodGone(err) || id == "" {
@@ -106,12 +114,12 @@ func (s *stream) Close() error {
 	return nil
 }
 
-// exec starts the supervisor's connect command in a container and returns when the API server has taken the stream on.
-// What fails after that is told by Read, and to onEnd, which is called once.
-func (c *client) exec(ctx context.Context, ns, pod, container string, onEnd func(error)) (*stream, error) {
+// exec starts the supervisor's connect command, with further arguments, in a container and returns when the API server has
+// taken the stream on. What fails after that is told by Read, and to onEnd, which is called once.
+func (c *client) exec(ctx context.Context, ns, pod, container string, onEnd func(error), args ...string) (*stream, error) {
 	url := c.kube.CoreV1().RESTClient().Post().Resource("pods").Namespace(ns).Name(pod).SubResource("exec").
 		VersionedParams(&corev1.PodExecOptions{Container: container, Stdin: true, Stdout: true, Stderr: true,
-			Command: []string{podBinary, "connect", "--socket", podSocket}}, scheme.ParameterCodec).URL()
+			Command: append([]string{podBinary, "connect", "--socket", podSocket}, args...)}, scheme.ParameterCodec).URL()
 	up := make(chan struct{})
 	cfg := rest.CopyConfig(c.config)
 	taken := sync.OnceFunc(func() { close(up) })

@@ -144,7 +144,9 @@ func (c *client) isolated(ctx context.Context, staging, selector string, list fu
 }
 
 // IsolatedSelector selects the namespaces that were made for one environment each and are like a staging namespace.
-func IsolatedSelector(staging string) string { return labelEnvironment + "," + isolation.LabelStaging + "=" + staging }
+func IsolatedSelector(staging string) string {
+	return labelEnvironment + "," + isolation.LabelStaging + "=" + staging
+}
 
 // isOurs tells whether a Deployment is an environment. The name must be the label's, and a recorded UID its own: a
 // Deployment that was copied from ours, labels and annotations and all, is somebody else's. One without a recorded UID

@@ -202,7 +202,16 @@ func install(args []string) error {
 func connect(args []string) error {
 	fs := flag.NewFlagSet("connect", flag.ExitOnError)
 	socket := fs.String("socket", "", "`path` of the supervisor's unix socket")
+	tokenFile := fs.String("token-file", "", "write what this `path` holds first, in a line")
 	fs.Parse(args)
+	// Whoever may execute a command here may read it anyway; some images have nothing to read a file with.
+	if *tokenFile != "" {
+		token, err := readToken(*tokenFile)
+		if err != nil {
+			return err
+		}
+		os.Stdout.WriteString(token + "\n")
+	}
 	// The container's main process may be a moment behind the exec that starts this.
 	var conn net.Conn
 	var err error

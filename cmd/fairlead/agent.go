@@ -144,7 +144,8 @@ func runAgent(ctx context.Context, stdout, stderr io.Writer, detached bool) erro
 		defer func() { cancel(); <-served }()
 	}
 	a := server.NewAgent(server.AgentConfig{Version: version, DAP: debug, Idle: testDuration("FAIRLEAD_TEST_IDLE"), Grace: testDuration("FAIRLEAD_TEST_GRACE"), Logger: logger,
-		Prepare: func(ctx context.Context, r api.RunRequest) (server.Plan, error) { return prepare(ctx, f, r) }})
+		Prepare: func(ctx context.Context, r api.RunRequest) (server.Plan, error) { return prepare(ctx, f, r) },
+		Join:    func(ctx context.Context, r api.JoinRequest) (server.Plan, error) { return join(ctx, f, r) }})
 	return a.Run(ctx, onlyUser{unix}, tcp)
 }
 

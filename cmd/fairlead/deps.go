@@ -2,11 +2,11 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -20,13 +20,19 @@ func newDeps(stdout io.Writer) *cobra.Command {
 	var place placeFlags
 	var main string
 	var asJSON bool
+	var fresh, shared []string
 	c := &cobra.Command{
 		Use:   "deps [DIR]",
 		Short: "List what the service depends on, why it is thought so, and how its environment has it",
 		Long: `Deps finds what the service in DIR (the current folder by default) depends on: the Services of the
 staging namespace that the environment variables, arguments and ConfigMaps of its Deployment name.
 Secrets are not read. What it finds wrong, or cannot find, is corrected in fairlead.yaml. On this
-machine the dependencies are those that fairlead.yaml names: services of the workspace, or commands.`,
+machine the dependencies are those that fairlead.yaml names: services of the workspace, or commands.
+
+--fresh and --shared switch dependencies of the environment that runs, on Kubernetes: its pod is replaced,
+and a copy that is shared again is removed with its data. That holds as long as the environment does.`,
+		Example: `  fairlead deps
+  fairlead deps --fresh redis`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return &usageError{fmt.Errorf("unexpected argument %q", args[1])}
@@ -35,9 +41,14 @@ machine the dependencies are those that fairlead.yaml names: services of the wor
 			if err != nil {
 				return err
 			}
-			svc, set, spec, err := findService(c.Context(), dir, runOptions{dir: dir, main: main, place: place, env: environment()})
+			svc, set, spec, err := findService(c.Context(), dir, runOptions{dir: dir, main: main, place: place, env: environment(), fresh: fresh, shared: shared})
 			if err != nil {
 				return err
+			}
+			if len(fresh)+len(shared) > 0 {
+				if err := switchDependencies(c.Context(), spec.Name, fresh, shared); err != nil {
+					return err
+				}
 			}
 			var r api.DependencyReport
 			if set.on == "local" {
@@ -66,8 +77,30 @@ machine the dependencies are those that fairlead.yaml names: services of the wor
 	}
 	place.add(c)
 	c.Flags().StringVar(&main, "main", "", "`package` of the service, where there are several: an import path or ./folder")
+	c.Flags().StringSliceVar(&fresh, "fresh", nil, "`names` of dependencies of which the running environment is to have a copy of its own")
+	c.Flags().StringSliceVar(&shared, "shared", nil, "`names` of dependencies that are to be staging's again: their copies go, with their data")
 	c.Flags().BoolVar(&asJSON, "json", false, "one JSON object with dependencies, notes and problems")
 	return c
+}
+
+// switchDependencies switches those of an environment that this machine's agent holds.
+func switchDependencies(ctx context.Context, environment string, fresh, shared []string) error {
+	f, err := findFolders()
+	if err != nil {
+		return err
+	}
+	cl, err := newClient(f, "fairlead deps", false)
+	if err != nil {
+		return err
+	}
+	for mode, names := range map[api.DependencyMode][]string{api.DependencyFresh: fresh, api.DependencyShared: shared} {
+		for _, name := range names {
+			if err := cl.SwitchDependency(ctx, environment, api.DependencyRequest{Name: name, Mode: mode}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func printDeps(w io.Writer, r api.DependencyReport) error {
@@ -100,14 +133,4 @@ func printDeps(w io.Writer, r api.DependencyReport) error {
 	}
 	_, err := fmt.Fprintf(w, "\nTo change one, or to add one that was not found, write in fairlead.yaml:\n\n  dependencies:\n    %s: fresh # a copy of your own; shared is the one that all have, off is none\n", clean(name))
 	return err
-}
-
-// wishes writes dependencies down, to be compared.
-func wishes(m map[string]api.DependencyWish) string {
-	var out []string
-	for name, w := range m {
-		out = append(out, fmt.Sprintf("%s=%s,%s", name, w.Mode, w.Seed))
-	}
-	slices.Sort(out)
-	return strings.Join(out, "\x00")
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"fairlead.dev/api"
+	"fairlead.dev/bridge"
 	"fairlead.dev/bridge/kube"
 	"fairlead.dev/bridge/kube/janitor"
 	"fairlead.dev/bridge/kube/lease"
@@ -443,68 +444,24 @@ func keepEnv(ctx context.Context, stdout, stderr io.Writer, at clusterFlags, arg
 
 // findInCluster finds an environment that this machine has no record of.
 func findInCluster(ctx context.Context, o kube.Options, name string) (*kube.Environment, error) {
-	found, err := kube.Find(ctx, o, kube.Filter{Name: name})
+	found, err := findOne(ctx, o, name)
 	if err != nil {
 		return nil, err
 	}
+	return kube.Lookup(ctx, o, found.Namespace, name)
+}
+
+// findOne finds an environment by its name alone.
+func findOne(ctx context.Context, o kube.Options, name string) (bridge.Stored, error) {
+	found, err := kube.Find(ctx, o, kube.Filter{Name: name})
+	if err != nil {
+		return bridge.Stored{}, err
+	}
 	switch len(found) {
 	case 1:
-		return kube.Lookup(ctx, o, found[0].Namespace, name)
+		return found[0], nil
 	case 0:
-		return nil, &api.Problem{Code: "no-environment", Message: fmt.Sprintf("there is no environment %q, neither of this machine nor in the cluster", name), Hint: "fairlead env list lists them"}
+		return bridge.Stored{}, &api.Problem{Code: "no-environment", Message: fmt.Sprintf("there is no environment %q, neither of this machine nor in the cluster", name), Hint: "fairlead env list lists them"}
 	}
-	return nil, &api.Problem{Code: "many-environments", Message: fmt.Sprintf("there are %d environments %q", len(found), name), Hint: "say which with --namespace"}
-}
-
-func newEnvShare(stdout io.Writer) *cobra.Command {
-	return &cobra.Command{
-		Use:   "share [ENVIRONMENT]",
-		Short: "Print what a colleague needs to open the service in an environment",
-		Long: `Share prints where an environment is, the command that opens its service from another machine, and the
-rights that it takes. Nothing of it is secret: the environment's token and your credentials are not in it.`,
-		RunE: func(_ *cobra.Command, args []string) error {
-			_, rec, err := pickArg(args)
-			if err != nil {
-				return err
-			}
-			return share(stdout, rec)
-		},
-	}
-}
-
-func share(w io.Writer, rec server.Record) error {
-	e := rec.Environment
-	if e.Provider != "kubernetes" {
-		return &api.Problem{Code: "not-shared", Message: fmt.Sprintf("environment %s is on this machine, and answers on its loopback address only", e.Name),
-			Hint: "run the service on a cluster with --on kubernetes to share it; an editor on this machine joins by itself"}
-	}
-	cl, err := kube.Connect(kube.Options{Kubeconfig: rec.Kubeconfig, Context: e.Context, Version: version})
-	if err != nil {
-		return err
-	}
-	port := cmp.Or(rec.Main, 8080)
-	_, err = fmt.Fprintf(w, `Environment  %[1]s (service %[2]s)
-Cluster      %[3]s (here context %[4]s)
-Namespace    %[5]s
-
-Open the service, in a context of your own for that cluster:
-
-  kubectl -n %[5]s port-forward deployment/%[1]s %[6]d:%[6]d
-  http://127.0.0.1:%[6]d/
-
-That takes these rights in the namespace:
-
-  - {apiGroups: ["apps"], resources: ["deployments"], verbs: ["get"]}
-  - {apiGroups: [""], resources: ["pods"], verbs: ["get", "list"]}
-  - {apiGroups: [""], resources: ["pods/portforward"], verbs: ["create"]}
-
-To edit the service beside this one, in an environment of your own:
-
-  fairlead run --on kubernetes --namespace %[5]s
-  fairlead rbac --namespace %[5]s     # the rights that takes
-`, e.Name, e.Service, cl.Server(), e.Context, e.Namespace, port)
-	if err == nil && rec.Main == 0 {
-		_, err = fmt.Fprintln(w, "\nWhich port the service listens on is not known yet; 8080 is a guess.")
-	}
-	return err
+	return bridge.Stored{}, &api.Problem{Code: "many-environments", Message: fmt.Sprintf("there are %d environments %q", len(found), name), Hint: "say which with --namespace"}
 }

@@ -17,7 +17,7 @@ import (
 // endLimit is how long the end of a run is waited for: the environment's removal, which has a limit of its own.
 const endLimit = 75 * time.Second
 
-// front is one `fairlead run`: it asks the agent for an environment, shows the journal, and lets go of it at the end.
+// front is one `fairlead run`, or `fairlead join`: it asks the agent for an environment, shows the journal, and lets go of it at the end.
 // Its goroutine is the attachment's.
 type front struct {
 	c    *client.Client
@@ -38,24 +38,35 @@ func runService(ctx context.Context, o runOptions) error {
 	if _, err := loadSettings(dir, "", o); err != nil { // what is used wrongly needs no agent to be told
 		return err
 	}
-	f, err := findFolders()
+	fr, err := newFront(fmt.Sprintf("fairlead run (pid %d)", os.Getpid()), o.show)
 	if err != nil {
 		return err
 	}
-	name := fmt.Sprintf("fairlead run (pid %d)", os.Getpid())
-	c, err := newClient(f, name, true)
-	if err != nil {
-		return err
-	}
-	fr := &front{c: c, name: name, show: o.show, known: map[string]*api.Service{}, news: make(chan struct{})}
 	req := api.RunRequest{Dir: dir, Main: o.main, Args: o.args, On: o.place.on, Kubeconfig: o.place.kubeconfig, Context: o.place.context, Namespace: o.place.namespace,
 		Registry: o.place.registry, Env: environment(), Keep: o.keep, TakeOver: o.takeOver, Fresh: o.fresh, Shared: o.shared}
+	return fr.attached(ctx, dir, func(ctx context.Context) (api.RunAnswer, error) { return fr.c.Run(ctx, req) })
+}
 
+func newFront(name string, show renderer) (*front, error) {
+	f, err := findFolders()
+	if err != nil {
+		return nil, err
+	}
+	c, err := newClient(f, name, true)
+	if err != nil {
+		return nil, err
+	}
+	return &front{c: c, name: name, show: show, known: map[string]*api.Service{}, news: make(chan struct{})}, nil
+}
+
+// attached is the life of a front end: ask asks the agent for what it is about, again where the agent was lost. dir is the
+// folder that places are shown in.
+func (f *front) attached(ctx context.Context, dir string, ask func(context.Context) (api.RunAnswer, error)) error {
 	// The attachment outlasts ctx: what is done at an interrupt is still to be seen.
 	actx, detach := context.WithCancel(context.WithoutCancel(ctx))
 	attached := make(chan error, 1)
-	go func() { attached <- c.Attach(actx, fr.update) }()
-	err = fr.run(ctx, req)
+	go func() { attached <- f.c.Attach(actx, f.update) }()
+	err := f.run(ctx, dir, ask)
 	detach()
 	if aerr := <-attached; err == nil && ctx.Err() == nil && !errors.Is(aerr, context.Canceled) {
 		err = aerr
@@ -99,15 +110,15 @@ func (f *front) service(name string, is func(*api.Service) bool) *api.Service {
 }
 
 // run asks, shows, and ends: with the session, or with ctx.
-func (f *front) run(ctx context.Context, req api.RunRequest) error {
-	ans, err := f.c.Run(ctx, req)
+func (f *front) run(ctx context.Context, dir string, ask func(context.Context) (api.RunAnswer, error)) error {
+	ans, err := ask(ctx)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil
 		}
 		return err
 	}
-	f.introduce(ans, req.Dir)
+	f.introduce(ans, dir)
 	agent, err := f.c.Agent(ctx)
 	if err != nil && ctx.Err() == nil {
 		return err
@@ -148,7 +159,7 @@ func (f *front) run(ctx context.Context, req api.RunRequest) error {
 		}
 		restarted = time.Now()
 		f.say("the agent was lost (pid %d): %s; starting it again", agent.PID, why(err))
-		again, err := f.c.Run(ctx, req)
+		again, err := ask(ctx)
 		if err != nil {
 			if ctx.Err() != nil {
 				return nil
@@ -278,6 +289,9 @@ func (f *front) ended(ctx context.Context, name string) error {
 		return errors.Join(errs...)
 	}
 	p := &api.Problem{Code: api.CodeGone, Message: "the environment is gone: " + s.Detail, Hint: "fairlead run makes a new one"}
+	if s.Joined {
+		p.Message, p.Hint = "the environment is followed no longer: "+s.Detail, "fairlead join follows it again"
+	}
 	if j, ok := f.show.(*jsonRenderer); ok {
 		j.show(&api.ProblemEvent{Header: api.Header{Type: api.KindProblem, Generation: s.Generation, Time: time.Now()}, Problem: *p})
 	}

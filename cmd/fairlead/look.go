@@ -32,7 +32,11 @@ func withPod(ctx context.Context, f folders, rec server.Record, use func(ctx con
 	defer env.Close()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	conn := bridge.New(bridge.Options{Dial: env.Dial, Token: rec.Token, OnState: func(up bool, err error) {
+	token := rec.Token
+	if rec.Joined {
+		token = "" // another's, which each stream brings along
+	}
+	conn := bridge.New(bridge.Options{Dial: env.Dial, Token: token, OnState: func(up bool, err error) {
 		var p *api.Problem
 		if !up && errors.As(err, &p) {
 			cancel(err) // a problem that somebody must do something about; a mere loss is tried again
@@ -305,7 +309,14 @@ func stopOne(ctx context.Context, stdout io.Writer, f folders, rec server.Record
 	if done, err := stopByAgent(ctx, f, rec.Environment.Name); err != nil {
 		return err
 	} else if done {
-		_, err = fmt.Fprintf(stdout, "stopped %s\n", rec.Environment.Name)
+		_, err = fmt.Fprintf(stdout, "%s %s\n", stopped(rec), rec.Environment.Name)
+		return err
+	}
+	if rec.Joined { // nobody follows it any more, and it is not ours to end
+		if err := f.records().Remove(rec.Environment.Name); err != nil {
+			return fmt.Errorf("forget %s: %w", rec.Environment.Name, err)
+		}
+		_, err := fmt.Fprintf(stdout, "%s %s\n", stopped(rec), rec.Environment.Name)
 		return err
 	}
 	env, err := openRecorded(ctx, f, rec)
@@ -321,6 +332,14 @@ func stopOne(ctx context.Context, stdout io.Writer, f folders, rec server.Record
 	}
 	_, err = fmt.Fprintf(stdout, "stopped %s\n", rec.Environment.Name)
 	return err
+}
+
+// stopped is what stop has done to an environment.
+func stopped(rec server.Record) string {
+	if rec.Joined {
+		return "left"
+	}
+	return "stopped"
 }
 
 // stopByAgent stops an environment that the agent of this machine holds; false says that it does not.

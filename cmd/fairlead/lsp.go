@@ -151,6 +151,12 @@ func (a noAgent) Attach(ctx context.Context, handle func(lsp.Update)) {
 func (a noAgent) Run(context.Context, api.RunRequest) (api.RunAnswer, error) {
 	return api.RunAnswer{}, a.err
 }
+func (a noAgent) Join(context.Context, api.JoinRequest) (api.RunAnswer, error) {
+	return api.RunAnswer{}, a.err
+}
+func (a noAgent) SwitchDependency(context.Context, string, api.DependencyRequest) error {
+	return a.err
+}
 func (a noAgent) Stop(context.Context, string) error           { return a.err }
 func (a noAgent) Cancel(context.Context, string, string) error { return a.err }
 func (a noAgent) Saved(context.Context, ...string) error       { return a.err }

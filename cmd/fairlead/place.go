@@ -61,6 +61,13 @@ func openRecorded(ctx context.Context, f folders, rec server.Record) (bridge.Env
 	case "local":
 		return local.Attach(spec, f.local()), nil
 	case "kubernetes":
+		if rec.Joined {
+			env, _, err := kube.Join(ctx, kube.Options{Kubeconfig: rec.Kubeconfig, Context: rec.Environment.Context, Version: version}, rec.Environment.Namespace, rec.Environment.Name)
+			if err != nil {
+				return nil, err
+			}
+			return env, nil
+		}
 		return kube.Lookup(ctx, kube.Options{Kubeconfig: rec.Kubeconfig, Context: rec.Environment.Context, Version: version}, rec.Environment.Namespace, rec.Environment.Name)
 	}
 	return nil, &api.Problem{Code: "bad-record", Message: fmt.Sprintf("environment %s: unknown provider %q", rec.Environment.Name, rec.Environment.Provider)}

@@ -47,6 +47,11 @@ func prepareAs(ctx context.Context, f folders, r api.RunRequest, as string) (ser
 	}
 	rec := server.Record{Environment: api.Environment{Name: spec.Name, Service: svc.Name, Provider: on, Context: set.kube.Context, Namespace: set.kube.Namespace},
 		Kubeconfig: set.kube.Kubeconfig, Dir: dir, Package: svc.Dir, Module: svc.ModuleDir}
+	if !native {
+		if err := goOnSwitched(f, r, &spec, &rec); err != nil {
+			return server.Plan{}, err
+		}
+	}
 	cfg := server.Config{
 		Spec: spec, Record: rec, Records: f.records(), Service: svc, Build: set.build, Target: target, Process: set.process,
 		Folders: synced, Ignored: set.watchIgnored, Rest: set.rest, TakeOver: o.takeOver, Keep: o.keep, SettingsFiles: set.files,
@@ -74,7 +79,6 @@ func prepareAs(ctx context.Context, f folders, r api.RunRequest, as string) (ser
 		},
 	}
 	shape := map[string]string{"list of arguments": strings.Join(r.Args, "\x00"), "environment of its own": strings.Join(r.ServiceEnv, "\x00")}
-	shape["list of dependencies"] = wishes(set.dependencies)
 	if native {
 		shape["working directory"] = set.process.Dir
 	}
@@ -83,6 +87,28 @@ func prepareAs(ctx context.Context, f folders, r api.RunRequest, as string) (ser
 		plan.Dependencies = needs(f, r, set, svc, spec)
 	}
 	return plan, nil
+}
+
+// goOnSwitched goes on with dependencies that were switched while the environment was there. What the request names goes
+// before them.
+func goOnSwitched(f folders, r api.RunRequest, spec *bridge.Spec, rec *server.Record) error {
+	old, err := f.records().Load(spec.Name)
+	if err != nil {
+		return err
+	}
+	rec.Switched, spec.Dependencies = map[string]api.DependencyMode{}, maps.Clone(spec.Dependencies)
+	for name, mode := range old.Switched {
+		if slices.Contains(r.Fresh, name) || slices.Contains(r.Shared, name) {
+			continue
+		}
+		if spec.Dependencies == nil {
+			spec.Dependencies = map[string]api.DependencyWish{}
+		}
+		wish := spec.Dependencies[name]
+		wish.Mode = mode
+		spec.Dependencies[name], rec.Switched[name] = wish, mode
+	}
+	return nil
 }
 
 // findService finds the service that a folder means, its settings, and the environment that it has or would have.

@@ -69,6 +69,8 @@ func (r *textRenderer) show(e api.Event) {
 				e.Reason = "removing the environment"
 			}
 			r.say("%s", clean(e.Reason))
+		case "stopped":
+			r.say("%s", clean(e.Reason))
 		case "deleted":
 			r.say("removed")
 		}
@@ -125,7 +127,11 @@ func (r *textRenderer) show(e api.Event) {
 		if e.Severity == api.SeverityWarning {
 			mark = r.paint("33", "warning:")
 		}
-		r.say("%s %s", mark, strings.ReplaceAll(clean(e.Problem.Error()), r.dir+string(os.PathSeparator), ""))
+		text := clean(e.Problem.Error())
+		if r.dir != "" {
+			text = strings.ReplaceAll(text, r.dir+string(os.PathSeparator), "")
+		}
+		r.say("%s %s", mark, text)
 		if e.Hint != "" {
 			r.say("hint: %s", clean(e.Hint))
 		}

@@ -215,6 +215,28 @@ func (c *Client) Run(ctx context.Context, r api.RunRequest) (api.RunAnswer, erro
 	}
 }
 
+// Join asks to follow an environment that somebody else made; Client is filled in. It has been found when this returns.
+func (c *Client) Join(ctx context.Context, r api.JoinRequest) (api.RunAnswer, error) {
+	r.Client = c.id
+	var a api.RunAnswer
+	for again := false; ; again = true {
+		if err := c.ensure(ctx, true); err != nil {
+			return a, err
+		}
+		err := c.call(ctx, http.MethodPost, "/v1/join", r, &a)
+		var p *api.Problem
+		if again || !errors.As(err, &p) || p.Code != CodeNoAgent { // else it left just now
+			return a, err
+		}
+	}
+}
+
+// SwitchDependency gives an environment a copy of a dependency, or staging's again. It returns when that is so; an error
+// says why the environment is as it was.
+func (c *Client) SwitchDependency(ctx context.Context, name string, r api.DependencyRequest) error {
+	return c.call(ctx, http.MethodPost, "/v1/services/"+url.PathEscape(name)+"/dependencies", r, nil)
+}
+
 // Agent says who the agent is; it never starts one, and does not look at its version.
 func (c *Client) Agent(ctx context.Context) (api.Agent, error) {
 	var a api.Agent

@@ -16,6 +16,8 @@ type Agent interface {
 	// one goroutine, in order.
 	Attach(ctx context.Context, handle func(Update))
 	Run(ctx context.Context, r api.RunRequest) (api.RunAnswer, error)
+	// Join follows an environment that somebody else made.
+	Join(ctx context.Context, r api.JoinRequest) (api.RunAnswer, error)
 	Stop(ctx context.Context, name string) error
 	Cancel(ctx context.Context, name, what string) error
 	Saved(ctx context.Context, paths ...string) error
@@ -26,6 +28,8 @@ type Agent interface {
 	DebugChoice(ctx context.Context, name string, ch api.DebugChoice) error
 	// KeepUntil keeps the environment until a time, used or not; the zero time keeps it no longer.
 	KeepUntil(ctx context.Context, name string, until time.Time) error
+	// SwitchDependency gives an environment a copy of a dependency, or staging's again, and returns when that is so.
+	SwitchDependency(ctx context.Context, name string, r api.DependencyRequest) error
 	// Restart ends the agent, whatever it holds; Attach starts the next one.
 	Restart(ctx context.Context) error
 }
@@ -67,7 +71,8 @@ type place struct {
 // held is a run that this editor asked for. It is asked for again when the agent was restarted.
 type held struct {
 	request api.RunRequest
-	open    bool // the browser is to be opened when it is live
+	join    *api.JoinRequest // in place of request
+	open    bool             // the browser is to be opened when it is live
 	// lost: the agent has been lost since. A run that was answered while an attachment began may be missing in what that
 	// attachment tells first, and has not ended for that.
 	lost bool
@@ -179,19 +184,35 @@ func (s *Server) synced() {
 		case restarted && !seen[name]:
 			delete(s.held, name)
 			s.spawn(func(ctx context.Context) {
-				if _, err := s.run(ctx, h.request, h.open); err != nil {
+				if err := s.again(ctx, h); err != nil {
 					s.show(messageError, "Fairlead: run "+name+" again: "+errorText(err))
 				}
 			})
 		case restarted:
 			// Somebody else runs it by now; being held by this editor too is what its user asked for.
-			s.spawn(func(ctx context.Context) { s.agent.Run(ctx, h.request) })
+			s.spawn(func(ctx context.Context) {
+				if h.join != nil {
+					s.agent.Join(ctx, *h.join)
+					return
+				}
+				s.agent.Run(ctx, h.request)
+			})
 		}
 	}
 	if s.runAfterSync != nil {
 		close(s.runAfterSync)
 		s.runAfterSync = nil
 	}
+}
+
+// again asks once more for what this editor held.
+func (s *Server) again(ctx context.Context, h *held) error {
+	if h.join != nil {
+		_, err := s.join(ctx, *h.join)
+		return err
+	}
+	_, err := s.run(ctx, h.request, h.open)
+	return err
 }
 
 // update takes in one service's new state.

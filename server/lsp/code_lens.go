@@ -55,6 +55,9 @@ type named struct {
 	What string `json:"what,omitempty"`
 	// Hours is how long fairlead.keep keeps it from now on; 0 keeps it no longer.
 	Hours float64 `json:"hours,omitempty"`
+	// Dependency is made Mode, "shared" or "fresh", by fairlead.dependency.
+	Dependency string             `json:"dependency,omitempty"`
+	Mode       api.DependencyMode `json:"mode,omitempty"`
 }
 
 // offers lists what can be done with the service of a main package's document.

@@ -34,6 +34,9 @@ func (s *Server) mark(svc *service, before api.Service) {
 	}
 	old := svc.marks
 	svc.marks = make([]*mark, 0, len(svc.Problems))
+	if svc.Joined { // no file here is what it is made of
+		return
+	}
 	for _, p := range svc.Problems {
 		if p.File != "" && !filepath.IsAbs(p.File) {
 			p.File = filepath.Join(svc.Dir, p.File)

@@ -479,6 +479,16 @@ func (a *fakeAgent) KeepUntil(_ context.Context, name string, until time.Time) e
 	return nil
 }
 
+func (a *fakeAgent) Join(_ context.Context, r api.JoinRequest) (api.RunAnswer, error) {
+	a.note("join %s/%s in %q", r.Namespace, r.Environment, r.Context)
+	return api.RunAnswer{Name: r.Environment}, nil
+}
+
+func (a *fakeAgent) SwitchDependency(_ context.Context, name string, r api.DependencyRequest) error {
+	a.note("switch %s of %s to %s", r.Name, name, r.Mode)
+	return nil
+}
+
 func (a *fakeAgent) Run(ctx context.Context, r api.RunRequest) (api.RunAnswer, error) {
 	dir := r.Dir
 	if r.Path != "" {

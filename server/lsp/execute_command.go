@@ -20,6 +20,7 @@ import (
 
 const (
 	commandRun     = "fairlead.run"
+	commandJoin    = "fairlead.join"
 	commandStop    = "fairlead.stop"
 	commandKeep    = "fairlead.keep"
 	commandOpen    = "fairlead.open"
@@ -27,10 +28,12 @@ const (
 	commandCancel  = "fairlead.cancel"
 	commandRestart = "fairlead.restartAgent"
 	commandDetails = "fairlead.details"
+
+	commandDependency = "fairlead.dependency"
 )
 
 func commandNames() []string {
-	return []string{commandRun, commandStop, commandKeep, commandOpen, commandLogs, commandCancel, commandRestart, commandDetails, commandDebug, commandDebugTest, commandDebugCore, commandDebugChoice}
+	return []string{commandRun, commandJoin, commandStop, commandKeep, commandDependency, commandOpen, commandLogs, commandCancel, commandRestart, commandDetails, commandDebug, commandDebugTest, commandDebugCore, commandDebugChoice}
 }
 
 // executeCommand does what a person asked for. Each command has one argument, an object; what it leaves out is the only
@@ -49,6 +52,12 @@ func (s *Server) executeCommand(p *protocol.ExecuteCommandParams) func(context.C
 				return nil, err
 			}
 			return s.runCommand(ctx, a)
+		case commandJoin:
+			var a joinArgs
+			if err := argument(arg, &a); err != nil {
+				return nil, err
+			}
+			return s.joinCommand(ctx, a)
 		case commandDebug:
 			var a runArgs
 			if err := argument(arg, &a); err != nil {
@@ -67,7 +76,7 @@ func (s *Server) executeCommand(p *protocol.ExecuteCommandParams) func(context.C
 			return nil, s.debugChoice(ctx, a)
 		case commandRestart:
 			return nil, s.restartAgent(ctx)
-		case commandStop, commandKeep, commandOpen, commandLogs, commandCancel, commandDetails:
+		case commandStop, commandKeep, commandDependency, commandOpen, commandLogs, commandCancel, commandDetails:
 		default:
 			return nil, jsonrpc2.NewError(jsonrpc2.InvalidParams, "there is no command "+name)
 		}
@@ -84,6 +93,8 @@ func (s *Server) executeCommand(p *protocol.ExecuteCommandParams) func(context.C
 			return nil, s.stop(ctx, svc.Name)
 		case commandKeep:
 			return nil, s.keep(ctx, svc, a.Hours)
+		case commandDependency:
+			return nil, s.switchDependency(ctx, svc, a)
 		case commandOpen:
 			return nil, s.openCommand(ctx, svc, a.Port)
 		case commandLogs:
@@ -297,6 +308,9 @@ func details(svc *api.Service) string {
 		}
 	}
 	add("environment", svc.Name+" on "+svc.Provider)
+	if svc.Joined {
+		add("owner", svc.Owner+"; it is followed from here, and nothing of it is changed")
+	}
 	add("folder", svc.Dir)
 	var urls []string
 	for _, f := range svc.Ports {

@@ -498,6 +498,20 @@ func TestCommands(t *testing.T) {
 			t.Errorf("%s hours: %+v", hours, err)
 		}
 	}
+	if err := e.execute("fairlead.dependency", json.RawMessage(`{"name": "orders-1", "dependency": "redis", "mode": "fresh"}`)); err != nil || !a.said("switch redis of orders-1 to fresh") {
+		t.Errorf("%+v; the agent was asked %q", err, a.calls)
+	}
+	for _, arg := range []string{`{"name": "orders-1", "mode": "fresh"}`, `{"name": "orders-1", "dependency": "redis", "mode": "off"}`} {
+		if err := e.execute("fairlead.dependency", json.RawMessage(arg)); err == nil || !strings.Contains(err.Message, "shared or fresh") {
+			t.Errorf("%s: %+v", arg, err)
+		}
+	}
+	if err := e.execute("fairlead.join", json.RawMessage(`{"environment": "orders-ann-1", "namespace": "shop"}`)); err != nil || !a.said(`join shop/orders-ann-1 in ""`) {
+		t.Errorf("%+v; the agent was asked %q", err, a.calls)
+	}
+	if err := e.execute("fairlead.join", json.RawMessage(`{}`)); err == nil || !strings.Contains(err.Message, "environment is missing") {
+		t.Errorf("%+v", err)
+	}
 	var access api.JournalAccess
 	e.must("fairlead/access", map[string]any{"name": "orders-1"}, &access)
 	if access.Token != "t" {

@@ -15,13 +15,17 @@ var discard = slog.New(slog.DiscardHandler)
 // silent is an agent that says nothing.
 type silent struct{}
 
-func (silent) Attach(context.Context, func(Update))                       {}
-func (silent) Stop(context.Context, string) error                         { return nil }
-func (silent) Cancel(context.Context, string, string) error               { return nil }
-func (silent) Saved(context.Context, ...string) error                     { return nil }
-func (silent) Restart(context.Context) error                              { return nil }
-func (silent) KeepUntil(context.Context, string, time.Time) error         { return nil }
-func (silent) DebugChoice(context.Context, string, api.DebugChoice) error { return nil }
+func (silent) Attach(context.Context, func(Update))                                  {}
+func (silent) Stop(context.Context, string) error                                    { return nil }
+func (silent) Cancel(context.Context, string, string) error                          { return nil }
+func (silent) Saved(context.Context, ...string) error                                { return nil }
+func (silent) Restart(context.Context) error                                         { return nil }
+func (silent) KeepUntil(context.Context, string, time.Time) error                    { return nil }
+func (silent) DebugChoice(context.Context, string, api.DebugChoice) error            { return nil }
+func (silent) SwitchDependency(context.Context, string, api.DependencyRequest) error { return nil }
+func (silent) Join(context.Context, api.JoinRequest) (api.RunAnswer, error) {
+	return api.RunAnswer{}, nil
+}
 func (silent) Run(context.Context, api.RunRequest) (api.RunAnswer, error) {
 	return api.RunAnswer{}, nil
 }

@@ -59,7 +59,12 @@ func (p *place) runEnv(t testing.TB, env []string, dir string, args ...string) *
 		}
 	}
 	all := append([]string{"run", "--json"}, p.args...)
-	all = append(append(append(all, args...), dir), service...)
+	return p.start(t, env, dir, append(append(append(all, args...), dir), service...))
+}
+
+// start starts a front end that tells what happens as JSON.
+func (p *place) start(t testing.TB, env []string, dir string, all []string) *agent {
+	t.Helper()
 	cmd := exec.Command(fairlead, all...)
 	cmd.Dir, cmd.Env = p.m.root, append(append([]string{}, p.m.env...), env...)
 	a := &agent{p: p, cmd: cmd, dir: dir, done: make(chan struct{}), news: make(chan struct{})}

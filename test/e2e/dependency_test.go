@@ -92,6 +92,59 @@ func TestDependencies(t *testing.T) {
 			t.Errorf("the environment's namespace is left: %+v, %v", n, err)
 		}
 	}
+	// copied tells whether a pod of the copy in the environment's namespace is named.
+	copied := func(name string) bool {
+		t.Helper()
+		l, err := p.c.kube.CoreV1().Pods(own).List(t.Context(), metav1.ListOptions{LabelSelector: "fairlead.dev/dependency=peer"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.ContainsFunc(l.Items, func(o corev1.Pod) bool { return o.Name == name })
+	}
+
+	// Switched while it runs: the pod is another, the session the same. It holds under the next agent too.
+	toSwitch := func(args ...string) []string { return slices.Concat([]string{"deps"}, p.args, args) }
+	pod := p.c.pod(t, own).Name
+	p.m.ok(t, s.dir, toSwitch("--fresh", "peer")...)
+	a.live(t, "v1")
+	if got := who(a); !copied(got) {
+		t.Errorf("switched to fresh: %q answers, want a pod of the copy", got)
+	}
+	if now := p.c.pod(t, own).Name; now == pod {
+		t.Errorf("the pod is still %s", pod)
+	}
+	if n := a.count(0, isEnv("lost")); n > 0 {
+		t.Errorf("a switch was told as %d losses", n)
+	}
+	a.kill(t)
+	a = p.run(t, s.dir)
+	a.live(t, "v1")
+	if got := who(a); !copied(got) {
+		t.Errorf("under the next agent %q answers, want a pod of the copy", got)
+	}
+	// What cannot be had leaves everything as it is, whether that is seen at once or while the copy starts.
+	p.stageBroken(t)
+	for dep, want := range map[string]string{"nothing": "there is no Service nothing", "broken": "cannot be pulled"} {
+		r := p.m.fairlead(t, s.dir, toSwitch("--fresh", dep)...)
+		if r.code != 1 || !strings.Contains(r.stderr, dep+" is not fresh: ") || !strings.Contains(r.stderr, want) || !strings.Contains(r.stderr, "hint: ") {
+			t.Errorf("fresh %s: %+v", dep, r)
+		}
+	}
+	eventually(t, "the service to run as before", func() error {
+		got, err := get(a.url(t) + "/fetch?url=" + url.QueryEscape("http://peer:8090/env?name=HOSTNAME"))
+		if err != nil || !copied(got) {
+			return fmt.Errorf("%q answers (%v), want a pod of the copy", got, err)
+		}
+		return nil
+	})
+	p.m.ok(t, s.dir, toSwitch("--shared", "peer")...)
+	a.live(t, "v1")
+	if got := who(a); got != peer.Name {
+		t.Errorf("shared again: %q answers, want %q", got, peer.Name)
+	}
+	if left := p.c.copies(t, own); len(left) > 0 {
+		t.Errorf("left of the copies: %v", left)
+	}
 	if code := a.interrupt(t); code != 0 {
 		t.Errorf("exit %d\n%s", code, a.stderr())
 	}
@@ -101,9 +154,8 @@ func TestDependencies(t *testing.T) {
 	a = p.run(t, s.dir)
 	a.live(t, "v1")
 	got := who(a)
-	copies, err := p.c.kube.CoreV1().Pods(own).List(t.Context(), metav1.ListOptions{LabelSelector: "fairlead.dev/dependency=peer"})
-	if err != nil || len(copies.Items) != 1 || copies.Items[0].Name != got {
-		t.Errorf("fresh: %q answers, want the copy's pod of %+v (%v)", got, copies, err)
+	if !copied(got) {
+		t.Errorf("fresh: %q answers, want a pod of the copy", got)
 	}
 	if d := deps("peer"); d.Mode != api.DependencyFresh || d.Health != api.HealthReady {
 		t.Errorf("%+v", d)
@@ -155,6 +207,47 @@ func TestDependencyRefusals(t *testing.T) {
 		}
 	}
 	p.wantNothing(t)
+}
+
+// stageBroken makes a service of staging whose image is not there.
+func (p *place) stageBroken(t testing.TB) {
+	t.Helper()
+	ctx, kube, labels := t.Context(), p.c.kube, map[string]string{"app": "broken"}
+	d, err := kube.AppsV1().Deployments(p.ns).Get(ctx, "peer", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec := *d.Spec.Template.Spec.DeepCopy()
+	spec.Containers[0].Image = p.c.registry + "/not-there:v1"
+	if _, err := kube.AppsV1().Deployments(p.ns).Create(ctx, &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "broken"}, Spec: appsv1.DeploymentSpec{
+		Selector: &metav1.LabelSelector{MatchLabels: labels}, Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: spec}}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := kube.CoreV1().Services(p.ns).Create(ctx, &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "broken"}, Spec: corev1.ServiceSpec{
+		Selector: labels, Ports: []corev1.ServicePort{{Port: 8090, TargetPort: intstr.FromString("http")}}}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// copies are the Deployments and Services that environments have of their dependencies.
+func (c *cluster) copies(t testing.TB, ns string) (out []string) {
+	t.Helper()
+	o := metav1.ListOptions{LabelSelector: "fairlead.dev/dependency-of"}
+	ds, err := c.kube.AppsV1().Deployments(ns).List(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ss, err := c.kube.CoreV1().Services(ns).List(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range ds.Items {
+		out = append(out, "Deployment "+d.Name)
+	}
+	for _, s := range ss.Items {
+		out = append(out, "Service "+s.Name)
+	}
+	return out
 }
 
 // stagePeer makes a second service of staging's image, which the first one's ConfigMap names, and returns its pod.

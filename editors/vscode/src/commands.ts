@@ -4,9 +4,10 @@
 import * as vscode from 'vscode';
 import { message, type Client } from './client';
 import { choices, type Choice, type Debugging, type Started } from './debug';
+import { linkTarget, parseTarget, type JoinTarget } from './join';
 import type { Logs } from './logs';
 import { busy, type Service } from './protocol';
-import { icon, isWeb, phaseText, serviceOf } from './text';
+import { icon, isWeb, otherMode, phaseText, serviceOf, switchWarning } from './text';
 import type { Node } from './tree';
 
 interface Arg extends Choice {
@@ -19,6 +20,7 @@ interface Arg extends Choice {
   what?: string;
   test?: string;
   core?: string;
+  dependency?: string;
 }
 
 /** argument reads what a command was called with: a lens's or link's object, a tree row, or a file of the editor title. */
@@ -27,7 +29,7 @@ function argument(v: unknown): Arg {
   if (typeof v !== 'object' || v === null) return {};
   if ('service' in v && 'kind' in v) {
     const node = v as Node;
-    return { name: node.service.name, ...(node.kind === 'port' ? { port: node.port.port } : {}) };
+    return { name: node.service.name, ...(node.kind === 'port' ? { port: node.port.port } : {}), ...(node.kind === 'dependency' ? { dependency: node.dependency.name } : {}) };
   }
   return v as Arg;
 }
@@ -59,6 +61,12 @@ export class Commands {
       add('fairlead.debugCore', (a) => this.debugCore(a)),
       add('fairlead.debugChoice', (a) => this.debugChoice(a)),
       add('fairlead.stop', (a) => this.forService(a, 'fairlead.stop', 'Stop and remove which environment?')),
+      add('fairlead.join', () => this.join()),
+      add('fairlead.leave', (a) => this.forService(a, 'fairlead.stop', 'Leave which environment?', (s) => s.joined === true)),
+      add('fairlead.dependency', (a) => this.dependency(a)),
+      add('fairlead.makeFresh', (a) => this.dependency(a)),
+      add('fairlead.makeShared', (a) => this.dependency(a)),
+      vscode.window.registerUriHandler({ handleUri: (uri) => this.link(uri).catch((err: unknown) => this.failed(err)) }),
       add('fairlead.keep', (a) => this.keep(a)),
       add('fairlead.open', (a) => this.forService(a, 'fairlead.open', 'Open which service in the browser?', (s) => !!s.url)),
       add('fairlead.cancel', (a) => this.cancel(a)),
@@ -141,6 +149,47 @@ export class Commands {
     if (s) await this.client.execute(command, { name: s.name, ...(a.port ? { port: a.port } : {}) });
   }
 
+  /** join follows an environment that somebody else made; which one is asked. */
+  private async join(target?: JoinTarget): Promise<void> {
+    let t = target;
+    if (!t) {
+      const text = await vscode.window.showInputBox({
+        title: 'Fairlead: Join Environment', prompt: 'NAMESPACE/ENVIRONMENT, as fairlead env share prints it', placeHolder: 'shop/orders-ann-3f9c2a1b', ignoreFocusOut: true,
+        validateInput: (v) => (v.trim() === '' || parseTarget(v) ? undefined : 'NAMESPACE/ENVIRONMENT, in small letters, digits and dashes'),
+      });
+      t = parseTarget(text ?? '');
+    }
+    if (!t) return;
+    const answer = await this.client.execute('fairlead.join', t);
+    const name = typeof answer === 'object' && answer !== null && 'name' in answer && typeof answer.name === 'string' ? answer.name : undefined;
+    if (vscode.workspace.getConfiguration('fairlead').get('logs.showOnRun', true)) await this.logs.show(name, false);
+  }
+
+  /** link takes a link that was clicked, which may come from anywhere: the user sees what it names before anything is done. */
+  private async link(uri: vscode.Uri): Promise<void> {
+    const target = linkTarget(uri.path, uri.query);
+    if (!target) throw new Error('this link names no environment: fairlead env share prints one that does');
+    const join = 'Join';
+    const detail = 'It is looked for in the cluster of your current Kubernetes context, with your own rights. Its logs and its service come to this machine; nothing goes there.';
+    if ((await vscode.window.showInformationMessage(`Join the environment ${target.environment} in namespace ${target.namespace}?`, { modal: true, detail }, join)) === join) await this.join(target);
+  }
+
+  /** dependency switches one between shared and fresh; what is lost by that is asked about. */
+  private async dependency(a: Arg): Promise<void> {
+    const s = await this.choose(a, 'Switch a dependency of which service?', (x) => x.dependencies.some((d) => otherMode(x, d)));
+    const offered = s?.dependencies.filter((d) => otherMode(s, d)) ?? [];
+    let d = offered.find((x) => x.name === a.dependency);
+    if (!s || (a.dependency && !d)) return;
+    d ??= (await vscode.window.showQuickPick(offered.map((x) => ({ label: x.name, description: `${x.mode}; make it ${otherMode(s, x)}`, d: x })), { title: 'Fairlead', placeHolder: `Switch which dependency of ${s.service}?` }))?.d;
+    if (!d) return;
+    const mode = otherMode(s, d);
+    const name = d.name;
+    const detail = switchWarning(s, d);
+    const go = mode === 'fresh' ? 'Make Fresh' : 'Remove the Copy';
+    if (detail && (await vscode.window.showWarningMessage(mode === 'fresh' ? `Give ${s.service} a copy of ${name} of its own?` : `Share ${name} again?`, { modal: true, detail }, go)) !== go) return;
+    await vscode.window.withProgress({ location: vscode.ProgressLocation.Notification, title: `Fairlead: ${s.service} gets ${name} ${mode}` }, () => this.client.execute('fairlead.dependency', { name: s.name, dependency: name, mode }));
+  }
+
   /** keep lets an environment live for a time, used or not; how long is asked. */
   private async keep(a: Arg): Promise<void> {
     const s = await this.choose(a, 'Keep which environment?');
@@ -206,10 +255,11 @@ export class Commands {
       if (s.url && isWeb(s.url)) items.push({ label: '$(globe) Open in Browser', description: s.url, do: exec('fairlead.open', arg) });
       items.push({ label: '$(output) Show Logs', description: s.service, do: exec('fairlead.logs', arg) });
       if (s.debug?.stopped) for (const c of choices(s)) items.push({ label: `$(${c.icon}) ${c.label}`, description: c.description, do: exec('fairlead.debugChoice', { ...arg, ...c.choice }) });
-      if (!s.debug && s.phase !== 'ended' && s.phase !== 'stopping') items.push({ label: '$(debug-alt) Debug', description: s.service, do: exec('fairlead.debug', arg) });
+      if (!s.debug && !s.joined && s.phase !== 'ended' && s.phase !== 'stopping') items.push({ label: '$(debug-alt) Debug', description: s.service, do: exec('fairlead.debug', arg) });
       if (s.core) items.push({ label: '$(debug-console) Open Core Dump', description: s.core, do: exec('fairlead.debugCore', { ...arg, core: s.core }) });
       if (busy(s.phase) && s.phase !== 'stopping') items.push({ label: '$(close) Cancel', description: phaseText(s), do: exec('fairlead.cancel', arg) });
-      if (s.phase !== 'ended' && s.phase !== 'stopping') items.push({ label: '$(debug-stop) Stop', description: `removes ${s.name}`, do: exec('fairlead.stop', arg) });
+      if (s.joined && s.phase !== 'ended' && s.phase !== 'stopping') items.push({ label: '$(sign-out) Leave', description: `${s.owner} goes on with ${s.name}`, do: exec('fairlead.leave', arg) });
+      else if (s.phase !== 'ended' && s.phase !== 'stopping') items.push({ label: '$(debug-stop) Stop', description: `removes ${s.name}`, do: exec('fairlead.stop', arg) });
       const p = s.problems.find((x) => x.file);
       if (p) items.push({ label: '$(go-to-file) Go to Problem', description: p.message, do: exec('fairlead.goTo', { file: p.file, line: p.line ?? 1, column: p.column ?? 1, name: s.name }) });
     }
@@ -217,7 +267,7 @@ export class Commands {
     if (state.state === 'running') {
       items.push({ label: '$(run) Run in Environment', description: 'the active file\'s service', do: exec('fairlead.run') });
       items.push({ label: '$(debug-alt) Debug in Environment', do: exec('fairlead.debug') });
-      items.push({ label: '$(device-desktop) Run on This Machine', do: exec('fairlead.runLocal') }, { label: '$(cloud) Run on Kubernetes', do: exec('fairlead.runKubernetes') });
+      items.push({ label: '$(device-desktop) Run on This Machine', do: exec('fairlead.runLocal') }, { label: '$(cloud) Run on Kubernetes', do: exec('fairlead.runKubernetes') }, { label: '$(person-add) Join Environment...', description: 'a colleague\'s', do: exec('fairlead.join') });
     }
     separate('Fairlead');
     items.push(

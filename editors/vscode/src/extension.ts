@@ -8,7 +8,7 @@ import { Commands } from './commands';
 import { Debugging } from './debug';
 import { Logs } from './logs';
 import { StatusBar } from './statusbar';
-import { inside } from './text';
+import { inside, otherMode } from './text';
 import { Environments } from './tree';
 
 let client: Client | undefined;
@@ -78,6 +78,8 @@ function contexts(c: Client): void {
   set('fairlead.running', up.length > 0);
   set('fairlead.urls', up.some((s) => s.url !== undefined && s.url !== ''));
   set('fairlead.busy', up.some((s) => ['opening', 'building', 'shipping', 'starting'].includes(s.phase)));
+  set('fairlead.joined', up.some((s) => s.joined === true));
+  set('fairlead.switchable', up.some((s) => s.dependencies.some((d) => otherMode(s, d) !== '')));
   set('fairlead.live', up.some((s) => s.phase === 'live'));
   set('fairlead.debugged', up.some((s) => s.debug !== undefined));
   set('fairlead.core', up.some((s) => s.core !== undefined));

@@ -67,6 +67,8 @@ export interface Service {
   ms?: number;
   debug?: Debug;
   core?: string; // the core file that the last process left, in the pod
+  joined?: boolean; // it is owner's, and only followed here
+  owner?: string;
   dependencies: Dependency[];
   clients: string[];
   keep?: boolean;
@@ -144,6 +146,8 @@ function toService(o: Obj): Service | undefined {
     const d = o.debug;
     s.debug = { by: str(d.by), ready: d.ready === true, stopped: d.stopped === true, on_save: str(d.on_save), waiting: num(d.waiting) };
   }
+  if (o.joined !== true) delete s.joined;
+  s.owner = str(o.owner);
   if (str(o.core) === '') delete s.core;
   if (str(o.keep_until) === '') delete s.keep_until;
   return s;

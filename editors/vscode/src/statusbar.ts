@@ -30,7 +30,7 @@ export class StatusBar implements vscode.Disposable {
     const { client } = this;
     const md = new vscode.MarkdownString('', true);
     // Only these, so that nothing an agent or a compiler says can run a command.
-    md.isTrusted = { enabledCommands: ['fairlead.run', 'fairlead.logs', 'fairlead.open', 'fairlead.stop', 'fairlead.debug', 'fairlead.debugChoice', 'fairlead.restartAgent', 'fairlead.showOutput'] };
+    md.isTrusted = { enabledCommands: ['fairlead.run', 'fairlead.logs', 'fairlead.open', 'fairlead.stop', 'fairlead.leave', 'fairlead.debug', 'fairlead.debugChoice', 'fairlead.restartAgent', 'fairlead.showOutput'] };
     const link = (title: string, command: string, arg?: object): string =>
       `[${title}](command:${command}${arg ? '?' + encodeURIComponent(JSON.stringify([arg])) : ''})`;
     if (client.state.state === 'untrusted') return md.appendMarkdown('This folder is not trusted: Fairlead runs nothing in it. Click to manage trust.');
@@ -53,8 +53,8 @@ export class StatusBar implements vscode.Disposable {
       const links = [link('Logs', 'fairlead.logs', arg)];
       if (s.url) links.unshift(link('Open in browser', 'fairlead.open', arg));
       if (s.debug?.waiting) links.unshift(link('Swap now', 'fairlead.debugChoice', { ...arg, apply: true }));
-      else if (!s.debug && s.phase !== 'ended' && s.phase !== 'stopping') links.push(link('Debug', 'fairlead.debug', arg));
-      if (s.phase !== 'ended') links.push(link('Stop', 'fairlead.stop', arg));
+      else if (!s.debug && !s.joined && s.phase !== 'ended' && s.phase !== 'stopping') links.push(link('Debug', 'fairlead.debug', arg));
+      if (s.phase !== 'ended') links.push(s.joined ? link('Leave', 'fairlead.leave', arg) : link('Stop', 'fairlead.stop', arg));
       md.appendMarkdown(links.join(' · ') + '\n\n');
     }
     return md;

@@ -58,6 +58,20 @@ export function dependencyText(d: Dependency): string {
   return [d.mode, d.engine, health].filter(Boolean).join(' · ');
 }
 
+/** otherMode is what a dependency can be switched to, as long as the environment runs; empty: it cannot. */
+export function otherMode(s: Service, d: Dependency): '' | 'shared' | 'fresh' {
+  if (s.provider !== 'kubernetes' || s.joined || s.phase === 'stopping' || s.phase === 'ended') return '';
+  if (d.mode === 'fresh') return 'shared';
+  return d.mode === 'shared' && d.workload ? 'fresh' : '';
+}
+
+/** switchWarning is what a switch of a dependency costs that cannot be brought back; empty: nothing. */
+export function switchWarning(s: Service, d: Dependency): string {
+  if (d.mode === 'fresh') return `The environment's copy of ${d.name} is removed, with its data.`;
+  const others = s.dependencies.filter((x) => x.mode === 'fresh').map((x) => x.name);
+  return others.length > 0 ? `The pods of the other copies (${others.join(', ')}) are replaced too: what they keep outside of volumes is lost.` : '';
+}
+
 /** keptText is until when an environment stays without anybody. */
 export function keptText(s: Service, now = new Date()): string {
   if (s.keep) return 'kept';
@@ -188,6 +202,7 @@ export function details(s: Service): string {
   const w = where(s);
   row('State', escape(phaseText(s)));
   row('Environment', escape(s.name));
+  row('Owner', escape(s.joined ? `${s.owner}; followed from here` : ''));
   row('Where', escape(w.label + (w.description ? `, ${w.description}` : '')));
   row('Made after', escape(s.template ?? ''));
   if (s.generation > 0) row('Generation', `${s.generation}${s.digest ? ` \`${shortDigest(s.digest)}\`` : ''}`);

@@ -1,11 +1,11 @@
 import * as vscode from 'vscode';
 import type { Client } from './client';
 import { busy, type Dependency, type Forward, type Problem, type Service } from './protocol';
-import { debugText, dependencyText, keptText, details, icon, phaseText, place, short, shortDigest, tone, where } from './text';
+import { debugText, dependencyText, keptText, details, icon, otherMode, phaseText, place, short, shortDigest, tone, where } from './text';
 
 export type Node =
   | { kind: 'service'; service: Service }
-  | { kind: 'url' | 'generation' | 'where' | 'process' | 'debug' | 'clients' | 'template'; service: Service }
+  | { kind: 'url' | 'owner' | 'generation' | 'where' | 'process' | 'debug' | 'clients' | 'template'; service: Service }
   | { kind: 'port'; service: Service; port: Forward }
   | { kind: 'dependency'; service: Service; dependency: Dependency }
   | { kind: 'problem'; service: Service; problem: Problem; index: number };
@@ -41,6 +41,7 @@ export class Environments implements vscode.TreeDataProvider<Node>, vscode.Dispo
     const s = node.service;
     const out: Node[] = s.problems.map((problem, index) => ({ kind: 'problem', service: s, problem, index }));
     if (s.url) out.push({ kind: 'url', service: s });
+    if (s.joined) out.push({ kind: 'owner', service: s });
     for (const port of s.ports) if (!port.main || port.url !== s.url) out.push({ kind: 'port', service: s, port });
     for (const dependency of s.dependencies) if (dependency.mode !== 'off') out.push({ kind: 'dependency', service: s, dependency });
     if (s.generation > 0) out.push({ kind: 'generation', service: s });
@@ -62,11 +63,11 @@ export class Environments implements vscode.TreeDataProvider<Node>, vscode.Dispo
     switch (node.kind) {
       case 'service': {
         item.label = s.service;
-        item.description = phaseText(s);
+        item.description = s.joined ? `joined · ${phaseText(s)}` : phaseText(s);
         item.collapsibleState = vscode.TreeItemCollapsibleState.Expanded;
         icon_(icon(s), color(s));
         item.tooltip = new vscode.MarkdownString(details(s), true);
-        item.contextValue = ['service', s.phase === 'ended' ? 'ended' : 'running', busy(s.phase) ? 'busy' : 'idle', s.debug ? 'debugged' : 'debuggable', s.debug?.waiting ? 'waiting' : '', s.core ? 'core' : '', s.url ? 'url' : '', s.digest ? 'digest' : ''].filter(Boolean).join(' ');
+        item.contextValue = ['service', s.phase === 'ended' ? 'ended' : s.joined ? 'joined' : 'running', busy(s.phase) ? 'busy' : 'idle', s.joined ? '' : s.debug ? 'debugged' : 'debuggable', s.debug?.waiting ? 'waiting' : '', s.core ? 'core' : '', s.url ? 'url' : '', s.digest ? 'digest' : ''].filter(Boolean).join(' ');
         break;
       }
       case 'url':
@@ -76,6 +77,12 @@ export class Environments implements vscode.TreeDataProvider<Node>, vscode.Dispo
         item.tooltip = `Open ${s.url} in the browser`;
         item.command = { title: 'Open in Browser', command: 'fairlead.open', arguments: [{ name: s.name }] };
         icon_('globe');
+        break;
+      case 'owner':
+        item.label = `Of ${s.owner || 'somebody else'}`;
+        item.description = 'followed from here';
+        item.tooltip = 'What its owner saves is live here. Nothing of this window goes there, and leaving it changes nothing.';
+        icon_('account');
         break;
       case 'port':
         item.id += `/${node.port.port}`;
@@ -90,7 +97,8 @@ export class Environments implements vscode.TreeDataProvider<Node>, vscode.Dispo
         item.id += `/${d.name}`;
         item.label = d.name;
         item.description = dependencyText(d);
-        item.contextValue = 'dependency';
+        const to = otherMode(s, d);
+        item.contextValue = to ? `dependency to-${to}` : 'dependency';
         item.tooltip = [d.name, [d.engine, d.workload].filter(Boolean).join(' · '), ...d.why.map((w) => `Found in ${w}`)].filter(Boolean).join('\n');
         const look: Record<string, [string, string?]> = { ready: ['pass', 'testing.iconPassed'], starting: ['loading~spin'], failed: ['error', 'list.warningForeground'] };
         const [id, c] = look[d.health] ?? ['circle-large-outline'];

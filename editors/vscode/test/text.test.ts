@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { toServices, type Service, type Services } from '../src/protocol';
-import { debugText, dependencyText, details, escape, isWeb, keptText, serviceOf, short, shown, status, type Client } from '../src/text';
+import { debugText, dependencyText, details, escape, isWeb, keptText, otherMode, serviceOf, short, shown, status, switchWarning, type Client } from '../src/text';
 
 const service = (o: object): Service => toServices({ agent: { connected: true }, services: [{ name: 'orders-ada-1', service: 'orders', provider: 'local', dir: '/w/orders', ...o }] }).services[0]!;
 const all = (...s: Service[]): Services => ({ agent: { connected: true }, services: s });
@@ -82,6 +82,22 @@ test('nothing that is said becomes markup', () => {
   assert.deepEqual(['http://127.0.0.1:1', 'https://x', 'javascript:1', 'command:x', 'file:///etc', 'x'].map(isWeb), [true, true, false, false, false, false]);
   assert.equal(short('a\nb  c'), 'a b c');
   assert.equal([...short('ü'.repeat(100), 10)].length, 10);
+});
+
+test('what a dependency can be switched to, and what that costs', () => {
+  const s = (o: object): Service => service({ provider: 'kubernetes', phase: 'live', dependencies: [{ name: 'db', mode: 'shared', workload: 'StatefulSet/db', why: [] }, { name: 'mq', mode: 'shared', why: [] }, { name: 'api.example.com', mode: 'external', why: [] }, { name: 'redis', mode: 'fresh', workload: 'Deployment/redis', why: [] }], ...o });
+  const to = (o: object): string[] => s(o).dependencies.map((d) => otherMode(s(o), d));
+  assert.deepEqual(to({}), ['fresh', '', '', 'shared']);
+  for (const o of [{ provider: 'local' }, { joined: true, owner: 'ann@laptop' }, { phase: 'stopping' }]) assert.deepEqual(to(o), ['', '', '', ''], JSON.stringify(o));
+  const [db, , , redis] = s({}).dependencies;
+  assert.match(switchWarning(s({}), redis!), /copy of redis is removed, with its data/);
+  assert.match(switchWarning(s({}), db!), /other copies \(redis\) are replaced/);
+  assert.equal(switchWarning({ ...s({}), dependencies: [db!] }, db!), '');
+});
+
+test('an environment that was joined says whose it is', () => {
+  assert.match(details(service({ phase: 'live', joined: true, owner: 'ann@laptop' })), /Owner \| ann@laptop; followed from here/);
+  assert.doesNotMatch(details(service({ phase: 'live', owner: 'ann@laptop' })), /Owner/);
 });
 
 test('a dependency in a row', () => {
