@@ -26,7 +26,8 @@ func newDeps(stdout io.Writer) *cobra.Command {
 		Long: `Deps finds what the service in DIR (the current folder by default) depends on: the Services of the
 staging namespace that the environment variables, arguments and ConfigMaps of its Deployment name.
 Secrets are not read. What it finds wrong, or cannot find, is corrected in fairlead.yaml. On this
-machine the dependencies are those that fairlead.yaml names: services of the workspace, or commands.`,
+machine the dependencies are those that fairlead.yaml names: services of the workspace, databases by
+their installed programs, or commands.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return &usageError{fmt.Errorf("unexpected argument %q", args[1])}
@@ -67,6 +68,7 @@ machine the dependencies are those that fairlead.yaml names: services of the wor
 	place.add(c)
 	c.Flags().StringVar(&main, "main", "", "`package` of the service, where there are several: an import path or ./folder")
 	c.Flags().BoolVar(&asJSON, "json", false, "one JSON object with dependencies, notes and problems")
+	c.AddCommand(newDepsReset(stdout))
 	return c
 }
 
