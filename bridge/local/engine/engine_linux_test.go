@@ -204,6 +204,21 @@ func (b *bed) ask(t *testing.T, l Login, query string) (string, error) {
 	return strings.TrimSpace(string(out)), err
 }
 
+// clients says nil once a client's connection to the engine is open.
+func (b *bed) clients(t *testing.T) error {
+	t.Helper()
+	tcp, err := os.ReadFile("/proc/net/tcp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(tcp)) { // proc_pid_net(5): 01 is ESTABLISHED
+		if f := strings.Fields(line); len(f) > 3 && f[1] == fmt.Sprintf("0100007F:%04X", b.port) && f[3] == "01" {
+			return nil
+		}
+	}
+	return errors.New("there is none")
+}
+
 // what is said to each engine.
 var cases = []struct {
 	kind              string
@@ -211,17 +226,18 @@ var cases = []struct {
 	seed, wrong, says string // a seed's file, one that fails, and what that says
 	seeded, put, got  string
 	usurp             string // what no ordinary role may do
+	hang              string // what keeps a client waiting
 	seedFile          string
 }{
 	{kind: PostgreSQL, login: Login{"shop", `p'w"\ d`, "orders"}, other: Login{"billing", "x", "bills"},
 		seed: "CREATE TABLE t (n int);\nCOPY t FROM stdin;\n7\n\\.\n", wrong: "CREATE TABLE t (n int);\nINSERT INTO nothing VALUES (1);\n", says: `relation "nothing" does not exist`,
-		seeded: "SELECT n FROM t WHERE n = 7", put: "INSERT INTO t VALUES (8)", got: "SELECT n FROM t WHERE n = 8", usurp: "CREATE ROLE evil SUPERUSER", seedFile: "seed.sql"},
+		seeded: "SELECT n FROM t WHERE n = 7", put: "INSERT INTO t VALUES (8)", got: "SELECT n FROM t WHERE n = 8", usurp: "CREATE ROLE evil SUPERUSER", hang: "SELECT pg_sleep(600)", seedFile: "seed.sql"},
 	{kind: MySQL, login: Login{"shop", `p'w\\ d`, "orders_1"}, other: Login{"billing", "x", "bills"},
 		seed: "CREATE TABLE t (n int);\nINSERT INTO t VALUES (7);\n", wrong: "CREATE TABLE t (n int);\nINSERT INTO nothing VALUES (1);\n", says: "nothing' doesn't exist",
-		seeded: "SELECT n FROM t WHERE n = 7", put: "INSERT INTO t VALUES (8)", got: "SELECT n FROM t WHERE n = 8", usurp: "CREATE DATABASE evil", seedFile: "seed.sql"},
+		seeded: "SELECT n FROM t WHERE n = 7", put: "INSERT INTO t VALUES (8)", got: "SELECT n FROM t WHERE n = 8", usurp: "CREATE DATABASE evil", hang: "SELECT SLEEP(600)", seedFile: "seed.sql"},
 	{kind: Redis, login: Login{Password: `p'w"d`}, other: Login{User: "billing", Password: "x"},
 		seed: "# a comment\nSET n \"7\"\n\n", wrong: "SET n 7\nNONSENSE\n", says: "line 2: ERR unknown command",
-		seeded: "GET n", put: "SET m 8", got: "GET m", seedFile: "seed.redis"},
+		seeded: "GET n", put: "SET m 8", got: "GET m", hang: "BLPOP nothing 0", seedFile: "seed.redis"},
 }
 
 // The whole life of each engine, on its real binaries: filled from its seed once, with the credentials that the service has, and
@@ -274,6 +290,13 @@ func TestRun(t *testing.T) {
 			}
 
 			b.ready(t, c.login, c.other) // while it runs
+			probe := "SELECT 1"
+			if c.kind == Redis {
+				probe = "ECHO 1"
+			}
+			if got, err := b.ask(t, c.other, probe); err != nil || got != "1" {
+				t.Errorf("a second service is not let in: %q, %v", got, err)
+			}
 			for _, pid := range b.pids() {
 				args, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 				if bytes.Contains(args, []byte(c.login.Password)) {
@@ -324,7 +347,13 @@ func TestRun(t *testing.T) {
 			if err := Reset(b.dir); !errors.As(err, &p) || p.Code != "engine-runs" {
 				t.Errorf("it was reset while it ran: %v", err)
 			}
+			hung := make(chan error, 1) // a client that does not leave by itself
+			go func() { _, err := b.ask(t, c.login, c.hang); hung <- err }()
+			eventually(t, "a client that waits", func() error { return b.clients(t) })
 			b.end(t)
+			if err := <-hung; err == nil {
+				t.Error("the client was answered")
+			}
 			if err := Reset(b.dir); err != nil {
 				t.Error(err)
 			}

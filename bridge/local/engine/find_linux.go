@@ -79,8 +79,9 @@ func find(kind string, env []string) []Binaries {
 			continue
 		}
 		b.Version = string(m[1])
-		near := append(append([]string{d}, onPath...), elsewhere...)
-		b.Init, b.Client = first(near, in.init), first(near, in.client)
+		// What makes the data is the server's own; any client will do.
+		near := append([]string{d, filepath.Join(filepath.Dir(d), "bin")}, onPath...)
+		b.Init, b.Client = first(near, in.init), first(append(near, elsewhere...), in.client)
 		if in.init != nil && b.Init == "" || in.client != nil && b.Client == "" {
 			continue
 		}

@@ -55,6 +55,9 @@ const (
 	restarts = 3
 )
 
+// codeKilled: it did not end in order.
+const codeKilled = "engine-killed"
+
 // Run makes the engine of a folder if need be, serves it, and starts it again when it dies. It ends with ctx, by the engine's
 // own orderly end; or with a problem, which Trouble tells as well. The process's working directory becomes the folder. What
 // the engine writes goes to log.
@@ -65,11 +68,10 @@ func Run(ctx context.Context, dir string, log io.Writer) error {
 	}
 	os.Remove(filepath.Join(dir, "problem.json"))
 	err = run(ctx, dir, spec, log)
-	if err == nil || ctx.Err() != nil {
-		return nil
-	}
 	var p *api.Problem
-	if !errors.As(err, &p) {
+	if is := errors.As(err, &p); err == nil || ctx.Err() != nil && !(is && p.Code == codeKilled) {
+		return nil
+	} else if !is {
 		p = &api.Problem{Code: "engine-failed", Message: err.Error(), Hint: "see its log with fairlead logs"}
 	}
 	return errors.Join(p, writeJSON(filepath.Join(dir, "problem.json"), p))
@@ -144,7 +146,10 @@ func (r *running) serve(ctx context.Context, data string) error {
 		began := time.Now()
 		select {
 		case <-ctx.Done():
-			return p.stop(r.kind.end(), endLimit)
+			if err := p.stop(r.kind.end(), endLimit); err != nil {
+				return &api.Problem{Code: codeKilled, Message: err.Error(), Hint: "its next start repairs the data; see its log with fairlead logs"}
+			}
+			return nil
 		case <-p.done:
 		}
 		if ctx.Err() != nil {
