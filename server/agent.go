@@ -72,6 +72,7 @@ type runner interface {
 	Discard()
 	CancelBuild()
 	CancelTransfer()
+	Restart()
 	Debug(by, onSave string) (*Claim, error)
 	choose(api.DebugChoice) error
 	debugTest(ctx context.Context, r api.DebugTest) (api.TaskStarted, error)

@@ -46,6 +46,7 @@ func (f *fakeSession) Discard()             { f.discarded = true }
 func (f *fakeSession) Saved(p []string)     { f.saves = append(f.saves, p...) }
 func (f *fakeSession) CancelBuild()         { f.canceled = append(f.canceled, "build") }
 func (f *fakeSession) CancelTransfer()      { f.canceled = append(f.canceled, "transfer") }
+func (f *fakeSession) Restart()             { f.canceled = append(f.canceled, "restart") }
 func (f *fakeSession) Debug(string, string) (*Claim, error) {
 	return nil, &api.Problem{Code: api.CodeDebugHeld, Message: "somebody debugs it"}
 }

@@ -25,6 +25,12 @@ type Dependency struct {
 	Plan func(ctx context.Context) (Plan, error)
 	// Ready is a path that answers with a status below 400 once it can be used; empty: it can when it listens.
 	Ready string
+	// Check says nil once what listens at addr can be used, else why it cannot yet; a Problem, where somebody has to do
+	// something about it. What has one is called at its own port and not by a tunnel: it speaks no HTTP, is never swapped, and
+	// its clients' connections outlive the agent. Nil for a service.
+	Check func(ctx context.Context, addr string) error
+	// Trouble is why it ended by itself, in its own words, or empty; nil for a service.
+	Trouble func() string
 }
 
 // needs is what one session knows of its dependencies.
@@ -55,23 +61,24 @@ func (n *needs) list() []api.Dependency {
 	return out
 }
 
-// set changes one, and says whether there is something new.
-func (n *needs) set(i int, health api.DependencyHealth, detail, addr string) bool {
+// set changes one, and says whether there is something new, and whether its address is another than it was.
+func (n *needs) set(i int, health api.DependencyHealth, detail, addr string) (news, moved bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	d := &n.all[i].Dependency
 	if addr != "" {
+		moved = n.addr[d.Name] != "" && n.addr[d.Name] != addr
 		n.addr[d.Name] = addr
 	}
 	if d.Health == health && d.Detail == detail {
-		return false
+		return false, moved
 	}
 	d.Health, d.Detail = health, detail
 	select {
 	case n.news <- struct{}{}:
 	default: // there is something new already
 	}
-	return true
+	return true, moved
 }
 
 // reference is {{NAME}}, {{NAME.host}} or {{NAME.port}} in an argument or a variable's value.
@@ -144,68 +151,98 @@ func (a *Agent) require(ctx context.Context, h *held, progress func(string)) err
 	return nil
 }
 
-// follow begins or joins one dependency's session, holds it, and tells how it is until ctx ends or it is gone. ready is
-// called once it can be used, or is not to be waited for.
+// follow begins or joins one dependency's session, holds it, and tells how it is until ctx ends. One that somebody stops is
+// begun again: it is wanted. ready is called once it can be used, or is not to be waited for.
 func (a *Agent) follow(ctx context.Context, h *held, i int, ready func()) {
 	defer ready()
 	tell := func(health api.DependencyHealth, detail, addr string) {
-		if h.needs.set(i, health, detail, addr) {
+		news, moved := h.needs.set(i, health, detail, addr)
+		if news {
 			all := h.needs.list()
 			a.step(h, depends{all})
 			if health == api.HealthFailed {
 				a.event(h, &api.ProblemEvent{Header: api.Header{Type: api.KindProblem, Time: time.Now()}, Problem: *dependencyFailed(all[i])})
 			}
 		}
+		if moved {
+			h.session.Restart() // it has the former address
+		}
 	}
 	d := h.needs.all[i]
 	tell(api.HealthStarting, "it is looked for", "")
-	plan, err := d.Plan(ctx)
-	if ctx.Err() != nil {
-		return
-	}
-	if err != nil {
-		ready() // no save mends it: nobody waits
-		tell(api.HealthFailed, oneLine(err.Error()), "")
-		return
-	}
-	on, err := a.holdFor(ctx, h, plan)
-	if err != nil {
-		ready()
-		if ctx.Err() == nil {
-			tell(api.HealthFailed, oneLine(err.Error()), "")
+	for wait := rejoinAfter; ; wait = min(2*wait, rejoinMost) {
+		plan, err := d.Plan(ctx)
+		var on *held
+		if err == nil && ctx.Err() == nil {
+			on, err = a.holdFor(ctx, h, plan)
 		}
-		return
+		if ctx.Err() != nil || errors.Is(err, context.Canceled) {
+			return
+		}
+		if err != nil {
+			ready() // no save mends it: nobody waits
+			tell(api.HealthFailed, oneLine(err.Error()), "")
+			return
+		}
+		if a.accompany(ctx, h, on, d, tell, ready) {
+			wait = rejoinAfter
+		}
+		if pause(ctx, wait) != nil {
+			return
+		}
 	}
+}
+
+const (
+	// rejoinAfter is when a dependency that was stopped is begun again. One that does not come up is tried ever more rarely.
+	rejoinAfter = 500 * time.Millisecond
+	rejoinMost  = 30 * time.Second
+	// problemEvery is how often one is asked again that somebody has to do something about.
+	problemEvery = 2 * time.Second
+)
+
+// accompany tells how a dependency's session is until it is gone, and says whether it could be used.
+func (a *Agent) accompany(ctx context.Context, h, on *held, d Dependency, tell func(api.DependencyHealth, string, string), ready func()) (used bool) {
 	defer a.waited(h, on.name)
-	used := false
+	revive := time.Duration(0)
 	for {
 		a.mu.Lock()
 		svc, news, gone, leaving := on.state.service(), on.news, on.ending, h.ending
 		loop := !used && a.waitsFor(on, h, map[string]bool{})
 		a.mu.Unlock()
-		addr := ""
-		for _, p := range svc.Ports {
-			if p.Main {
-				addr = "127.0.0.1:" + strconv.Itoa(p.Local)
-			}
-		}
-		var check <-chan time.Time
+		addr := d.address(on, svc)
+		var check, dead <-chan time.Time
 		switch {
 		case leaving:
-			return
+			return used
 		case gone:
 			tell(api.HealthFailed, "it was stopped: "+cmp.Or(svc.Detail, "by somebody"), "")
-			return
+			return used
 		case addr != "" && svc.Phase != api.PhaseFailed && svc.Phase != api.PhaseDown:
-			if used || answers(ctx, "http://"+addr, d.Ready) {
-				used = true
-				a.waited(h, on.name)
-				tell(api.HealthReady, "", addr)
-				ready()
-				break
+			if !used {
+				if err := d.usable(ctx, addr); err != nil {
+					var p *api.Problem
+					if errors.As(err, &p) {
+						ready() // no save mends it
+						tell(api.HealthFailed, oneLine(err.Error()), addr)
+						check = time.After(problemEvery)
+					} else {
+						tell(api.HealthStarting, oneLine(err.Error()), addr)
+						check = time.After(readyEvery)
+					}
+					break
+				}
 			}
-			tell(api.HealthStarting, "it does not answer at "+d.Ready+" yet", addr)
-			check = time.After(readyEvery)
+			used, revive = true, 0
+			a.waited(h, on.name)
+			tell(api.HealthReady, "", addr)
+			ready()
+		case svc.Phase == api.PhaseDown && d.Check != nil:
+			ready()
+			tell(api.HealthFailed, oneLine(cmp.Or(d.Trouble(), trouble(svc))), "")
+			used = false
+			revive = min(max(2*revive, problemEvery), rejoinMost)
+			dead = time.After(revive)
 		case svc.Phase == api.PhaseFailed || svc.Phase == api.PhaseDown || svc.Phase == api.PhaseLost:
 			tell(api.HealthFailed, trouble(svc), "")
 		default:
@@ -218,10 +255,39 @@ func (a *Agent) follow(ctx context.Context, h *held, i int, ready func()) {
 		select {
 		case <-news:
 		case <-check:
+		case <-dead: // nobody saves it
+			on.session.Restart()
 		case <-ctx.Done():
-			return
+			return used
 		}
 	}
+}
+
+// address is where a dependency is called; empty while that is not known.
+func (d *Dependency) address(on *held, svc *api.Service) string {
+	if d.Check != nil {
+		if svc.Process != api.StateStarting && svc.Process != api.StateRunning {
+			return ""
+		}
+		return "127.0.0.1:" + strconv.Itoa(on.plan.Config.Process.Port)
+	}
+	for _, p := range svc.Ports {
+		if p.Main {
+			return "127.0.0.1:" + strconv.Itoa(p.Local)
+		}
+	}
+	return ""
+}
+
+// usable says nil once a dependency can be used.
+func (d *Dependency) usable(ctx context.Context, addr string) error {
+	switch {
+	case d.Check != nil:
+		return d.Check(ctx, addr)
+	case !answers(ctx, "http://"+addr, d.Ready):
+		return errors.New("it does not answer at " + d.Ready + " yet")
+	}
+	return nil
 }
 
 // dependencyFailed is what is said of a dependency that cannot be used.

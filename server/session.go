@@ -207,6 +207,9 @@ func (s *Session) Saved(paths []string) {
 func (s *Session) CancelBuild()    { s.loop.CancelBuild() }
 func (s *Session) CancelTransfer() { s.loop.CancelTransfer() }
 
+// Restart starts the service again, with what it is started with now.
+func (s *Session) Restart() { s.loop.Changed(syncer.Change{Files: true, Saved: time.Now()}) }
+
 func (s *Session) tell(state, reason string) {
 	info := s.keep.get().Environment
 	s.emit(&api.EnvironmentEvent{Header: api.Header{Type: api.KindEnvironment, Generation: s.keep.get().Generation}, Environment: info, State: state, Reason: reason})

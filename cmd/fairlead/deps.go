@@ -27,7 +27,8 @@ func newDeps(stdout io.Writer) *cobra.Command {
 		Long: `Deps finds what the service in DIR (the current folder by default) depends on: the Services of the
 staging namespace that the environment variables, arguments and ConfigMaps of its Deployment name.
 Secrets are not read. What it finds wrong, or cannot find, is corrected in fairlead.yaml. On this
-machine the dependencies are those that fairlead.yaml names: services of the workspace, or commands.
+machine the dependencies are those that fairlead.yaml names: services of the workspace, databases by
+their installed programs, or commands.
 
 --fresh and --shared switch dependencies of the environment that runs, on Kubernetes: its pod is replaced,
 and a copy that is shared again is removed with its data. That holds as long as the environment does.`,
@@ -80,6 +81,7 @@ and a copy that is shared again is removed with its data. That holds as long as 
 	c.Flags().StringSliceVar(&fresh, "fresh", nil, "`names` of dependencies of which the running environment is to have a copy of its own")
 	c.Flags().StringSliceVar(&shared, "shared", nil, "`names` of dependencies that are to be staging's again: their copies go, with their data")
 	c.Flags().BoolVar(&asJSON, "json", false, "one JSON object with dependencies, notes and problems")
+	c.AddCommand(newDepsReset(stdout))
 	return c
 }
 

@@ -35,7 +35,10 @@ func needs(f folders, r api.RunRequest, set choice, svc build.Service, of bridge
 		if d.Port != 0 {
 			n.Ports = []int{d.Port}
 		}
-		if d.Run != "" {
+		kind, use := set.engineOf(name)
+		if kind != "" {
+			n = engineNeed(f, r, set, name, kind, use, of)
+		} else if d.Run != "" {
 			n.Workload = d.Run
 			n.Plan = func(context.Context) (server.Plan, error) { return commandPlan(f, r, set, name, of) }
 		} else {
@@ -44,7 +47,7 @@ func needs(f folders, r api.RunRequest, set choice, svc build.Service, of bridge
 			n.Plan = func(ctx context.Context) (server.Plan, error) {
 				if where == "" {
 					return server.Plan{}, &api.Problem{Code: "no-dependency", Message: "nothing says how it is run on this machine",
-						Hint: fmt.Sprintf("write run: or main: under dependencies: %s: in fairlead.yaml", name)}
+						Hint: fmt.Sprintf("write engine:, run: or main: under dependencies: %s: in fairlead.yaml", name)}
 				}
 				return servicePlan(ctx, f, r, set, name, dir, main, of)
 			}
@@ -139,8 +142,7 @@ func servicePlan(ctx context.Context, f folders, r api.RunRequest, set choice, n
 // commandPlan is what runs a command as a dependency.
 func commandPlan(f folders, r api.RunRequest, set choice, name string, of bridge.Spec) (server.Plan, error) {
 	d := set.needs[name]
-	owner := server.Owner()
-	env := server.EnvironmentName(name, set.base, owner, "local")
+	env := server.EnvironmentName(name, set.base, server.Owner(), "local")
 	port := d.Port
 	if d.Mode == string(api.DependencyFresh) {
 		env, port = server.CopyName(name, set.base, of.Name), 0
@@ -163,9 +165,14 @@ func commandPlan(f folders, r api.RunRequest, set choice, name string, of bridge
 	for _, kv := range pairs(d.Env) {
 		proc.Env = append(proc.Env, here(kv))
 	}
-	spec := bridge.Spec{Name: env, Service: name, Owner: owner, Dir: set.base, Version: version}
-	cfg := server.Config{
-		Spec: spec, Records: f.records(), Command: here(d.Run), Process: proc, Target: set.build.Target,
+	cfg := commandConfig(f, r, set, name, env, here(d.Run), proc)
+	return server.Plan{Config: cfg, Why: "dependencies: of " + settings.FileName, Shape: map[string]string{"command": cfg.Command}}, nil
+}
+
+// commandConfig is a session that runs a command.
+func commandConfig(f folders, r api.RunRequest, set choice, name, env, command string, proc api.Process) server.Config {
+	return server.Config{
+		Spec: bridge.Spec{Name: env, Service: name, Owner: server.Owner(), Dir: set.base, Version: version}, Records: f.records(), Command: command, Process: proc, Target: set.build.Target,
 		Record:  server.Record{Environment: api.Environment{Name: env, Service: name, Provider: "local"}, Dir: set.base, Package: set.base, Module: set.base},
 		Service: build.Service{Name: name, Dir: set.base, ModuleDir: set.base},
 		Open: func(ctx context.Context, spec bridge.Spec, _ bridge.Progress) (bridge.Environment, error) {
@@ -174,20 +181,25 @@ func commandPlan(f folders, r api.RunRequest, set choice, name string, of bridge
 			return local.Open(ctx, spec, l)
 		},
 	}
-	return server.Plan{Config: cfg, Why: "dependencies: of " + settings.FileName, Shape: map[string]string{"command": cfg.Command}}, nil
 }
 
 // freePort is a port that nothing listens on. It is none that the kernel gives to outgoing connections, which begin at
 // 32768 (Linux, ip_local_port_range): one of them could take it before the dependency listens.
 func freePort() (int, error) {
 	for range 100 {
-		port := 12000 + rand.IntN(18000)
-		if l, err := net.Listen("tcp", ":"+strconv.Itoa(port)); err == nil {
-			l.Close()
+		if port := 12000 + rand.IntN(18000); isFree(port) {
 			return port, nil
 		}
 	}
 	return 0, &api.Problem{Code: "no-local-port", Message: "no port of this machine is free", Hint: "close what uses up this machine's ports"}
+}
+
+func isFree(port int) bool {
+	l, err := net.Listen("tcp", ":"+strconv.Itoa(port))
+	if err == nil {
+		l.Close()
+	}
+	return err == nil
 }
 
 // localDependencies are what fairlead.yaml names, and how they are if the agent runs the service.
@@ -197,7 +209,7 @@ func localDependencies(ctx context.Context, set choice, svc build.Service, spec 
 	if err != nil {
 		return r, err
 	}
-	for _, n := range needs(folders{}, api.RunRequest{}, set, svc, spec) {
+	for _, n := range needs(folders{}, api.RunRequest{Env: environment()}, set, svc, spec) {
 		d := n.Dependency
 		if running != nil {
 			for _, now := range running.Dependencies {
@@ -206,8 +218,10 @@ func localDependencies(ctx context.Context, set choice, svc build.Service, spec 
 				}
 			}
 		}
-		if d.Workload == "" {
-			r.Notes = append(r.Notes, fmt.Sprintf("nothing says how %s is run on this machine: write run: or main: under dependencies: %s: in fairlead.yaml", d.Name, d.Name))
+		if note := engineNote(set, n, spec); note != "" {
+			r.Notes = append(r.Notes, note)
+		} else if d.Workload == "" {
+			r.Notes = append(r.Notes, fmt.Sprintf("nothing says how %s is run on this machine: write engine:, run: or main: under dependencies: %s: in fairlead.yaml", d.Name, d.Name))
 		}
 		r.Dependencies = append(r.Dependencies, d)
 	}

@@ -109,7 +109,10 @@ func loadSettings(dir, service string, o runOptions) (choice, error) {
 		}
 		w := api.DependencyWish{Mode: api.DependencyMode(d.Mode)}
 		if w.Mode == api.DependencyFresh {
-			w.Seed = d.Seed
+			if w.Seed = d.Seed; filepath.IsAbs(d.Seed) && c.on != "local" {
+				return choice{}, &api.Problem{Code: "settings-value", File: l.File, Line: 1, Message: fmt.Sprintf("dependencies.%s.seed: %s is a file, which fills a dependency on this machine", name, filepath.Base(d.Seed)),
+					Hint: "in a cluster, write the name of a Job or CronJob that fills it"}
+			}
 		}
 		c.dependencies[name] = w
 	}

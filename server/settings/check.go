@@ -37,6 +37,7 @@ var rules = map[string]rule{
 	"argument":      {pattern: regexp.MustCompile(`^[^\x00]*$`), want: "text without a zero byte", hint: "remove the zero byte"},
 	"dependency":    {pattern: regexp.MustCompile(hostPattern), want: "a Service's name or a host", hint: "write it as fairlead deps shows it, such as postgres or rates.finance"},
 	"duration":      {pattern: regexp.MustCompile(`^\+?([0-9]+(\.[0-9]*)?(ns|us|µs|μs|ms|s|m|h))+$|^0$`)},
+	"engine":        {enum: []string{"postgresql", "mysql", "mariadb", "redis"}},
 	"env":           {},
 	"env-name":      {pattern: regexp.MustCompile(`^[^=\x00]+$`), want: "a variable's name", hint: "a name has at least one character and no ="},
 	"file":          {pattern: regexp.MustCompile(`^[^\x00]+$`), want: "a file", hint: "write a path"},
@@ -58,6 +59,7 @@ var rules = map[string]rule{
 	"range":         {pattern: regexp.MustCompile(`^[0-9A-Fa-f:.]+/[0-9]+$`), want: "a range of addresses", hint: "write it as 10.20.0.0/16"},
 	"registry":      {pattern: regexp.MustCompile(`^[A-Za-z0-9][-A-Za-z0-9._:]*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*/?$`), want: "a registry", hint: "write the host with its path, such as registry.example.com/dev, without a scheme"},
 	"resource":      {pattern: regexp.MustCompile(`^[a-z0-9]([-a-z0-9./]*[a-z0-9])?$`), want: "a resource's name", hint: "write it as in a ResourceQuota, such as pods or requests.memory"},
+	"seed":          {pattern: regexp.MustCompile(`^[^\x00\n]+$`), want: "a Job or a file", hint: "write the name of a Job, or a file ending in .sql, .rdb or .redis"},
 	"tag":           {pattern: regexp.MustCompile(`^[A-Za-z0-9_.]+$`), want: "a build tag", hint: "use letters, digits, underscores and dots"},
 	"text":          {pattern: regexp.MustCompile(`^[^\x00\n]+$`), want: "text", hint: "write one line of text"},
 	"text-or-empty": {pattern: regexp.MustCompile(`^[^\x00]*$`), want: "text without a zero byte", hint: "remove the zero byte"},
@@ -137,6 +139,8 @@ func (r *reader) check(n *yaml.Node, name, at, s string) (string, bool) {
 		return r.mainPath(s), true
 	case "file":
 		return r.filePath(s), true
+	case "seed":
+		return r.checkSeed(n, at, s)
 	case "from":
 		return r.checkFrom(n, at, s)
 	}
@@ -187,6 +191,39 @@ func (r *reader) checkFrom(n *yaml.Node, at, s string) (string, bool) {
 	}
 	if st, err := os.Stat(real); err != nil || !st.IsDir() {
 		r.invalid(n, at, s+" is not a folder", "name the folder that the file is in")
+		return "", false
+	}
+	return real, true
+}
+
+// checkSeed takes a Job's name as it is, and makes a file's path absolute: one that has a slash or an ending of seed files.
+func (r *reader) checkSeed(n *yaml.Node, at, s string) (string, bool) {
+	isFile := slices.Contains([]string{".sql", ".rdb", ".redis"}, path.Ext(s))
+	switch {
+	case !isFile && strings.Contains(s, "/"):
+		r.invalid(n, at, strconv.Quote(s)+" ends in none of .sql, .rdb, .redis", rules["seed"].hint)
+		return "", false
+	case !isFile && !rules["object"].pattern.MatchString(s):
+		r.invalid(n, at, strconv.Quote(s)+" is not "+rules["seed"].want, rules["seed"].hint)
+		return "", false
+	case !isFile:
+		return s, true
+	case filepath.IsAbs(filepath.FromSlash(s)) || strings.HasPrefix(s, "/"):
+		r.invalid(n, at, s+" is not relative to this file", "write it relative to "+r.base)
+		return "", false
+	}
+	p := filepath.Join(r.base, filepath.FromSlash(s))
+	real, err := filepath.EvalSymlinks(p)
+	if err != nil {
+		r.invalid(n, at, "there is no file "+p, "make it, or correct the path: it is relative to "+r.base)
+		return "", false
+	}
+	if !within(real, r.root) {
+		r.invalid(n, at, s+" is outside of the repository "+r.root, "bring the file into the repository")
+		return "", false
+	}
+	if !fileExists(real) {
+		r.invalid(n, at, s+" is no file", "name the file itself")
 		return "", false
 	}
 	return real, true

@@ -2,6 +2,7 @@ package settings
 
 import (
 	"fmt"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strconv"
@@ -193,10 +194,17 @@ func (r *reader) mapping(at, n *yaml.Node, v reflect.Value, f field, path string
 			}
 			switch {
 			case !ok || short:
-			case d.Seed != "" && d.Mode != "fresh":
-				ok = r.invalid(c, p+".seed", "only a fresh dependency is filled", "set mode: fresh, or remove seed")
+			case d.Seed != "" && !filepath.IsAbs(d.Seed) && d.Mode != "fresh":
+				ok = r.invalid(c, p+".seed", "only a fresh dependency is filled by a Job", "set mode: fresh, or remove seed")
 			case d.Main != "" && d.Run != "":
 				ok = r.invalid(c, p+".run", "it is either a command or a main package", "remove main or run")
+			case d.Engine != "" && d.Main+d.Run != "":
+				ok = r.invalid(c, p+".engine", "it is either an engine or what main or run say", "remove engine, or the other")
+			case d.User == "" && d.Password+d.Database != "" && d.Engine != "redis":
+				ok = r.invalid(c, p+".user", "a password or a database is whose?", "write user:")
+			}
+			if d.Engine == "mariadb" {
+				d.Engine = "mysql"
 			}
 			e.Set(reflect.ValueOf(d))
 		case e.Kind() == reflect.Struct:

@@ -214,11 +214,20 @@ func TestProblems(t *testing.T) {
 		}},
 		{"dependencies", "dependencies:\n  postgres: fesh\n  redis: {seed: load}\n  a b: off\n  db: {mode: shared, seed: load}\n  x:\n  y: [fresh]\n", false, []string{
 			`2:13 settings-value dependencies.postgres: "fesh" is none of shared, fresh, off | did you mean fresh?`,
-			"3:10 settings-value dependencies.redis.seed: only a fresh dependency is filled | set mode: fresh, or remove seed",
+			"3:10 settings-value dependencies.redis.seed: only a fresh dependency is filled by a Job | set mode: fresh, or remove seed",
 			`4:3 settings-value dependencies.a b: "a b" is not a Service's name or a host | write it as fairlead deps shows it, such as postgres or rates.finance`,
-			"5:7 settings-value dependencies.db.seed: only a fresh dependency is filled | set mode: fresh, or remove seed",
+			"5:7 settings-value dependencies.db.seed: only a fresh dependency is filled by a Job | set mode: fresh, or remove seed",
 			"6:5 settings-type dependencies.x: expected a mode, got nothing | write a mode",
-			"7:6 settings-type dependencies.y: expected a map with the keys mode, seed, main, run, port, ready, env, got a list | write a map with the keys mode, seed, main, run, port, ready, env",
+			"7:6 settings-type dependencies.y: expected a map with the keys mode, seed, main, run, engine, user, password, database, port, ready, env, got a list | write a map with the keys mode, seed, main, run, engine, user, password, database, port, ready, env",
+		}},
+		{"engines", "dependencies:\n  a: {engine: postgres}\n  b: {engine: redis, run: x}\n  c: {engine: mysql, password: p}\n  d: {seed: ../x.sql}\n  e: {seed: gone.sql}\n  f: {seed: a/b.txt}\n  g: {seed: /etc/passwd.sql}\n", false, []string{
+			`2:15 settings-value dependencies.a.engine: "postgres" is none of postgresql, mysql, mariadb, redis | did you mean postgresql?`,
+			"3:6 settings-value dependencies.b.engine: it is either an engine or what main or run say | remove engine, or the other",
+			"4:6 settings-value dependencies.c.user: a password or a database is whose? | write user:",
+			"5:13 settings-value dependencies.d.seed: there is no file UP/x.sql | make it, or correct the path: it is relative to ROOT",
+			"6:13 settings-value dependencies.e.seed: there is no file ROOT/gone.sql | make it, or correct the path: it is relative to ROOT",
+			`7:13 settings-value dependencies.f.seed: "a/b.txt" ends in none of .sql, .rdb, .redis | write the name of a Job, or a file ending in .sql, .rdb or .redis`,
+			"8:13 settings-value dependencies.g.seed: /etc/passwd.sql is not relative to this file | write it relative to ROOT",
 		}},
 		{"not a map", "- a\n", false, []string{"1:1 settings-type the file: expected a map with the keys version, name, main, args, env, dir, port, grace, on, kubernetes, dependencies, build, sync, hosts, watch, lease, services, got a list | write a map with the keys version, name, main, args, env, dir, port, grace, on, kubernetes, dependencies, build, sync, hosts, watch, lease, services"}},
 		{"values", "name: My_Service\nport: 70000\ngrace: -1s\non: Kubernets\ndir: app\nmain: -x\nhosts: [\"http://a\", \"a:80\", \"1.2.3.4:80\"]\nkubernetes: {registry: \"https://x\", image: \"https://y\", namespace: a.b, template: A, context: \"\"}\nbuild: {flags: [race], tags: [\"a b\"], env: {\"A=B\": 1, C: }}\nwatch: {ignore: [\"[a\", \"\"], rest: soon}\n", false, []string{
@@ -513,7 +522,7 @@ func TestKeys(t *testing.T) {
 	for path, want := range map[string]string{
 		"build":                 "flags tags env",
 		"dependencies":          "",
-		"dependencies postgres": "mode seed main run port ready env",
+		"dependencies postgres": "mode seed main run engine user password database port ready env",
 		"sync":                  "from to ignore",
 		"services orders watch": "ignore rest",
 		"env":                   "",

@@ -85,16 +85,26 @@ type Dependency struct {
 	// Mode is `shared` for the one that everybody has (in staging, or on this machine), `fresh` for a copy of the
 	// environment's own that begins empty, or `off` for what was found and is no dependency.
 	Mode string `yaml:"mode" check:"mode" default:"shared" short:"true" example:"fresh"`
-	// Seed is the name of a Job or CronJob of the namespace. A copy of it fills a fresh dependency, once, before the service
-	// starts.
-	Seed string `yaml:"seed" check:"object" example:"load-fixtures"`
+	// Seed fills the dependency once, before the service starts. In a cluster it is the name of a Job or CronJob of the
+	// namespace, and fills a fresh one. On this machine it is a file for `engine`, relative to this one: `.sql`, or for Redis
+	// `.rdb` or `.redis`, a command a line.
+	Seed string `yaml:"seed" check:"seed" example:"load-fixtures"`
 	// Main is the main package that it is on this machine: a folder, relative to this file, or an import path. It is built,
 	// run and brought up to date as the service itself is. Without it and `run`, a package of its name is looked for.
 	Main string `yaml:"main" check:"main" scope:"repository" example:"./cmd/billing"`
 	// Run is the shell command that it is on this machine, in this file's folder. `{{port}}` in it is the port that it is to
 	// listen on; the variable PORT has it too.
 	Run string `yaml:"run" check:"text" scope:"repository" example:"redis-server --port {{port}}"`
-	// Port is what it listens on. Without it, a command is given a free one.
+	// Engine is the database that it is on this machine, by its installed programs: `postgresql`, `mysql` (which is MariaDB;
+	// `mariadb` says the same) or `redis`. Without it, `main` and `run`, a DSN in `env` that has `{{NAME}}` tells it.
+	Engine string `yaml:"engine" check:"engine" scope:"repository" example:"postgresql"`
+	// User is the role that the engine has for the service. Without it, it is that of the DSNs in `env` that have `{{NAME}}`.
+	User string `yaml:"user" check:"text" example:"shop"`
+	// Password is the role's.
+	Password string `yaml:"password" check:"text" loose:"true" example:"secret"`
+	// Database is made for the role, which owns it.
+	Database string `yaml:"database" check:"text" example:"shop"`
+	// Port is what it listens on. Without it, a command or an engine is given a free one.
 	Port int `yaml:"port" check:"port" example:"6379"`
 	// Ready is a path that answers with a status below 400 once it can be used on this machine. Without it, it can as soon
 	// as it listens.

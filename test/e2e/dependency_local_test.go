@@ -256,3 +256,32 @@ func TestLocalDependencyAgentKilled(t *testing.T) {
 	a.interrupt(t)
 	p.wantNothing(t)
 }
+
+// A dependency that somebody stops is begun again while it is wanted, and called at its new address.
+func TestLocalDependencyStopped(t *testing.T) {
+	p := newLocal(t)
+	w := newWorkspace(t, map[string]string{
+		"front":   "    env: {CALLS: \"{{billing}}\"}\n    dependencies: {billing: shared}\n",
+		"billing": "    env: {}\n",
+	})
+	a := p.run(t, w.service("front"))
+	was := process(t, a.says(t, "billing v1"), "billing")
+	var s struct{ Name, Service string }
+	for line := range strings.Lines(p.m.ok(t, w.dir, "status", "--json")) {
+		if err := json.Unmarshal([]byte(line), &s); err != nil {
+			t.Fatal(err)
+		}
+		if s.Service == "billing" {
+			break
+		}
+	}
+	p.m.ok(t, w.dir, "stop", s.Name)
+	eventually(t, "another billing", func() error {
+		if now := process(t, a.says(t, "billing v1"), "billing"); now == was {
+			return fmt.Errorf("it is %s still", now)
+		}
+		return nil
+	})
+	a.interrupt(t)
+	p.wantNothing(t)
+}

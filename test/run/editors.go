@@ -18,7 +18,7 @@ import (
 
 // packages are the Debian packages of the editors' tests and of the dependencies' images, each with what it is known by.
 // Emacs's LSP client is looked for by its folder, as Debian puts it outside of Emacs's own. Redis comes from redis-tools, which
-// has the server under another name and, unlike redis-server, starts nothing here.
+// has the server under another name and, unlike redis-server, starts nothing here; neither does MariaDB's core.
 var packages = []struct{ tool, name string }{
 	{"chromium", "chromium"},
 	{"nvim", "neovim"},
@@ -27,7 +27,8 @@ var packages = []struct{ tool, name string }{
 	{"git", "git"},
 	{"redis-check-rdb", "redis-tools"},
 	{"/usr/lib/postgresql/*/bin/postgres", "postgresql"},
-	{"mariadbd", "mariadb-server-core"},
+	{"/usr/sbin/mariadbd", "mariadb-server-core"},
+	{"mariadb", "mariadb-client-core"},
 }
 
 // npmFallback are what a machine without Node.js needs before npm can fetch the release that the tests run on.
