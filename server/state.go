@@ -174,8 +174,11 @@ func (s *state) environment(e *api.EnvironmentEvent) {
 	switch e.State {
 	case "lost":
 		s.lost = e.Reason
-		s.replace(keyEnvironment, keyEnvironment, []*api.Problem{{Code: api.CodeLost, Severity: api.SeverityWarning, Message: e.Reason,
-			Hint: "it is tried again; what is saved meanwhile is shipped then"}})
+		hint := "it is tried again; what is saved meanwhile is shipped then"
+		if s.svc.Joined {
+			hint = "it is tried again; its owner can say more"
+		}
+		s.replace(keyEnvironment, keyEnvironment, []*api.Problem{{Code: api.CodeLost, Severity: api.SeverityWarning, Message: e.Reason, Hint: hint}})
 	case "connected":
 		delete(s.problems, keyEnvironment)
 	case "stopping":

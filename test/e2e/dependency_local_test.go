@@ -148,6 +148,9 @@ func TestLocalDependencies(t *testing.T) {
 			t.Errorf("%s: %+v", name, d)
 		}
 	}
+	if r := p.m.fairlead(t, w.service("front"), "deps", "--fresh", "billing"); r.code != 1 || !strings.Contains(r.stderr, "on this machine dependencies are not switched") || !strings.Contains(r.stderr, "run it again with --fresh billing") {
+		t.Errorf("%+v", r)
+	}
 	w.edit(t, "billing", "v2")
 	now := a.says(t, "billing v2")
 	if process(t, now, "front") != process(t, before, "front") || process(t, now, "rates") != process(t, before, "rates") {

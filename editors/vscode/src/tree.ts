@@ -140,7 +140,7 @@ export class Environments implements vscode.TreeDataProvider<Node>, vscode.Dispo
       case 'clients':
         item.label = 'Used by';
         item.description = [keptText(s), ...s.clients].filter(Boolean).join(', ');
-        item.tooltip = s.keep || s.keep_until ? 'It stays when nobody uses it any more' : 'It is removed a minute after the last one leaves';
+        item.tooltip = s.joined ? 'It is its owner\'s, and stays when nobody here follows it' : s.keep || s.keep_until ? 'It stays when nobody uses it any more' : 'It is removed a minute after the last one leaves';
         item.contextValue = s.keep_until ? 'use kept' : 'use';
         icon_('person');
         break;
