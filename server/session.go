@@ -346,7 +346,11 @@ func (s *Session) connState(connected bool, err error) {
 		s.loop.Resync()
 		s.debug.resume()
 	case err != nil:
-		s.tell("lost", err.Error())
+		why := err.Error()
+		if p := (*api.Problem)(nil); errors.As(err, &p) && p.Hint != "" {
+			why += "; " + p.Hint
+		}
+		s.tell("lost", why)
 	}
 }
 
