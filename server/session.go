@@ -380,7 +380,11 @@ func (s *Session) connState(connected bool, err error) {
 			s.progress("the pod is being replaced")
 			return
 		}
-		s.tell("lost", err.Error())
+		why := err.Error()
+		if p := (*api.Problem)(nil); errors.As(err, &p) && p.Hint != "" {
+			why += "; " + p.Hint
+		}
+		s.tell("lost", why)
 	}
 }
 

@@ -98,6 +98,9 @@ func connect(o Options) (*client, error) {
 		name = "in-cluster"
 		ns, _, _ = loader.Namespace()
 	}
+	renewed(cfg, func() (*rest.Config, error) {
+		return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, overrides).ClientConfig()
+	})
 	cfg.QPS = -1 // the API server has its own fairness, and an Open is a dozen requests
 	cfg.UserAgent = "fairlead/" + o.Version
 	cfg.WarningHandler = nil

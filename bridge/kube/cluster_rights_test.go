@@ -230,14 +230,14 @@ func TestClusterAccess(t *testing.T) {
 					*u = clientcmdapi.AuthInfo{Token: "eyJhbGciOiJub25lIn0.e30."}
 				}
 			})
-		}, "unauthorized", "does not accept the credentials"},
+		}, codeCredentials, "does not accept the credentials"},
 		"missing plugin": {func(o *Options) {
 			o.Kubeconfig = r.kubeconfig(t, func(c *clientcmdapi.Config) {
 				for _, u := range c.AuthInfos {
 					*u = clientcmdapi.AuthInfo{Exec: &clientcmdapi.ExecConfig{Command: "fairlead-no-such-plugin", APIVersion: "client.authentication.k8s.io/v1", InteractiveMode: clientcmdapi.NeverExecInteractiveMode}}
 				}
 			})
-		}, "unauthorized", "fairlead-no-such-plugin"},
+		}, codeCredentials, "fairlead-no-such-plugin"},
 		"unreachable cluster": {func(o *Options) {
 			o.Kubeconfig = r.kubeconfig(t, func(c *clientcmdapi.Config) {
 				for _, u := range c.Clusters {

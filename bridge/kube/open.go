@@ -231,6 +231,11 @@ func (s *survey) checkFound(spec bridge.Spec, o Options, template string) (err e
 			return &api.Problem{Code: "no-template", Message: fmt.Sprintf("there is no Deployment %s in namespace %s to be like", template, s.staging),
 				Hint: "correct template: in fairlead.yaml, or say where it is with --namespace"}
 		}
+		// Without its variables and volumes the service would start as another one, and nobody has asked for that.
+		if e := s.existing; e != nil && e.Annotations[annTemplate] == s.namespace+"/"+template {
+			return &api.Problem{Code: "no-template", Message: fmt.Sprintf("the staging Deployment %s/%s, after which environment %s was made, is gone", s.namespace, template, e.Name),
+				Hint: "bring it back; or remove the environment with fairlead stop, and the next fairlead run makes one without it"}
+		}
 		return nil
 	}
 	if s.container, err = serviceContainer(s.template, spec.Service); err != nil {
@@ -593,7 +598,7 @@ func (op *opening) unmake(ctx context.Context) {
 	for _, f := range slices.Backward(op.undo) {
 		if err := f(ctx); err != nil && !isNotFound(err) {
 			op.o.Logger.Warn("remove what a failed start made", "error", err)
-			op.o.Progress("something of the environment is left: " + oneLine(err.Error()))
+			op.o.Progress("something of the environment is left; the next fairlead run completes it, fairlead stop removes it: " + oneLine(err.Error()))
 		}
 	}
 }

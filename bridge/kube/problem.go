@@ -22,6 +22,8 @@ const (
 	codePodGone     = "pod-gone" // one pod, not the environment
 	codeForbidden   = "forbidden"
 	codeUnreachable = "cluster-unreachable"
+	// codeCredentials is not api.CodeUnauthorized, which is the pod's word and ends a session: whoever logs in again goes on.
+	codeCredentials = "cluster-credentials"
 	codeNameTaken   = "name-taken"
 )
 
@@ -43,10 +45,10 @@ func (c *client) explain(act string, err error) error {
 		return &api.Problem{Code: "cluster-slow", Message: act + ": the cluster has not done it in the time that was given",
 			Hint: "it may still do it: see fairlead status, and repeat the command"}
 	case strings.Contains(text, "getting credentials:"):
-		return &api.Problem{Code: "unauthorized", Message: fmt.Sprintf("%s: context %q: %s", act, c.context, text),
+		return &api.Problem{Code: codeCredentials, Message: fmt.Sprintf("%s: context %q: %s", act, c.context, text),
 			Hint: "log in to the cluster again; the kubeconfig names the program that should give the credentials"}
 	case apierrors.IsUnauthorized(err):
-		return &api.Problem{Code: "unauthorized", Message: fmt.Sprintf("%s: the API server does not accept the credentials of context %q", act, c.context),
+		return &api.Problem{Code: codeCredentials, Message: fmt.Sprintf("%s: the API server does not accept the credentials of context %q", act, c.context),
 			Hint: "they may have expired: log in to the cluster again, or choose another context with --context"}
 	case apierrors.IsForbidden(err):
 		if d, ok := parseDenial(text); ok {

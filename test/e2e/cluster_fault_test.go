@@ -6,12 +6,17 @@ import (
 	"io"
 	"net"
 	"net/url"
+	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"fairlead.dev/api"
@@ -73,6 +78,57 @@ func TestAPIServerStopped(t *testing.T) {
 		t.Error("the supervisor was started anew")
 	}
 	p.wantRestarts(t, 0)
+}
+
+// The credentials expire in the middle: the next connection is refused, which says what to do, and once somebody has logged in
+// again the session goes on with what was saved meanwhile.
+func TestCredentialsExpire(t *testing.T) {
+	p := newKube(t)
+	p.as(t, nil)
+	config := p.args[slices.Index(p.args, "--kubeconfig")+1]
+	s := newTiny(t, "v1")
+	a := p.run(t, s.dir, "--", "-port", p.port(t))
+	a.live(t, "v1")
+	a.skipAll()
+	if err := p.c.kube.CoreV1().ServiceAccounts(p.ns).Delete(t.Context(), "dev", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := clientcmd.BuildConfigFromFlags("", config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dev, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the API server has forgotten the token", func() error {
+		if _, err := dev.CoreV1().Pods(p.ns).List(t.Context(), metav1.ListOptions{}); !apierrors.IsUnauthorized(err) {
+			return fmt.Errorf("it says %v", err)
+		}
+		return nil
+	})
+	if err := p.c.kube.CoreV1().Pods(p.ns).Delete(t.Context(), p.c.pod(t, p.ns).Name, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	a.wait(t, "the refusal", func(e api.Event) bool {
+		x, ok := e.(*api.EnvironmentEvent)
+		return ok && x.State == "lost" && strings.Contains(x.Reason, "does not accept the credentials") && strings.Contains(x.Reason, "log in to the cluster again")
+	})
+	s.edit(t, "v2")
+	a.wait(t, "a build meanwhile", isBuild(true))
+	b, err := os.ReadFile(p.c.serviceAccount(t, p.ns, "dev"))
+	if err == nil {
+		err = os.WriteFile(config, b, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.wait(t, "connected", isEnv("connected"))
+	a.live(t, "v2")
+	if code := a.interrupt(t); code != 0 {
+		t.Errorf("exit %d\n%s", code, a.stderr())
+	}
+	p.wantNothing(t)
 }
 
 // The connection is cut in mid-transfer, at offset after offset of what the agent sends.
