@@ -39,7 +39,7 @@ type authorized struct {
 	*credentials
 }
 
-const bearer = "Bearer "
+const bearerPrefix = "Bearer "
 
 func (a *authorized) RoundTrip(r *http.Request) (*http.Response, error) {
 	a.mu.Lock()
@@ -47,9 +47,9 @@ func (a *authorized) RoundTrip(r *http.Request) (*http.Response, error) {
 	a.mu.Unlock()
 	if token != "" {
 		r = r.Clone(r.Context())
-		r.Header.Set("Authorization", bearer+token)
+		r.Header.Set("Authorization", bearerPrefix+token)
 	}
-	sent := strings.TrimPrefix(r.Header.Get("Authorization"), bearer)
+	sent := strings.TrimPrefix(r.Header.Get("Authorization"), bearerPrefix)
 	resp, err := a.next.RoundTrip(r)
 	if err == nil && resp.StatusCode == http.StatusUnauthorized {
 		if now := a.load(); now != "" && now != sent {

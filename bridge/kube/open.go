@@ -232,8 +232,8 @@ func (s *survey) checkFound(spec bridge.Spec, o Options, template string) (err e
 				Hint: "correct template: in fairlead.yaml, or say where it is with --namespace"}
 		}
 		// Without its variables and volumes the service would start as another one, and nobody has asked for that.
-		if e := s.existing; e != nil && e.Annotations[annTemplate] == s.namespace+"/"+template {
-			return &api.Problem{Code: "no-template", Message: fmt.Sprintf("the staging Deployment %s/%s, after which environment %s was made, is gone", s.namespace, template, e.Name),
+		if e := s.existing; e != nil && e.Annotations[annTemplate] == s.staging+"/"+template {
+			return &api.Problem{Code: "no-template", Message: fmt.Sprintf("the staging Deployment %s/%s, after which environment %s was made, is gone", s.staging, template, e.Name),
 				Hint: "bring it back; or remove the environment with fairlead stop, and the next fairlead run makes one without it"}
 		}
 		return nil
