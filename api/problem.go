@@ -88,5 +88,6 @@ const (
 	CodeLogsDropped  = "logs-dropped" // lines were lost because the reader was slower than the service
 	CodeGone         = "gone"         // the environment was removed
 	CodeLost         = "connection-lost"
+	CodeAsleep       = "asleep"  // the environment is scaled to zero
 	CodeNoLogs       = "no-logs" // the lines of the environment's other containers may not be read
 )

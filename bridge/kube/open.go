@@ -72,6 +72,8 @@ type opening struct {
 	spec bridge.Spec
 	// anchor is a Deployment that was made without a pod, to own copies whose addresses its pod is to know.
 	anchor *appsv1.Deployment
+	// restore: what is there is asleep, and is to be as it was if its copies cannot be had.
+	restore bool
 
 	mu   sync.Mutex
 	undo []func(context.Context) error // newest last
@@ -325,6 +327,9 @@ func (op *opening) attempt(ctx context.Context) (*Environment, error) {
 	if same {
 		if pods, err := op.c.kube.CoreV1().Pods(op.namespace).List(ctx, metav1.ListOptions{LabelSelector: labelEnvironment + "=" + op.spec.Name}); err == nil {
 			if v := assess(op.existing, pods.Items, w); v.pod != nil {
+				if err := cp.wake(ctx, op.existing, false); err != nil {
+					return nil, err
+				}
 				if err := cp.finish(ctx); err != nil {
 					return nil, err
 				}
@@ -344,8 +349,24 @@ func (op *opening) attempt(ctx context.Context) (*Environment, error) {
 			return nil, err
 		}
 	}
+	if e := op.existing; e != nil && !same && len(cp.fresh) > 0 && e.Annotations[annShape] != shapeAnchor {
+		if _, awake := rests(e); awake {
+			// It runs, and goes on as it is until its copies are ready: one that never gets so costs it nothing.
+			if err := cp.wake(ctx, e, false); err != nil {
+				return nil, err
+			}
+			if err := cp.finish(ctx); err != nil {
+				return nil, err
+			}
+		} else {
+			op.restore = true
+		}
+	}
 	made, err := op.put(ctx, d, same)
 	if err != nil {
+		return nil, err
+	}
+	if err := cp.wake(ctx, made, true); err != nil {
 		return nil, err
 	}
 	// The copies get ready while the pod starts. One that never can ends the wait for the pod, and the other way round.
@@ -532,7 +553,27 @@ func (op *opening) apply(ctx context.Context, d *appsv1.Deployment) (*appsv1.Dep
 			return op.c.kube.AppsV1().Deployments(made.Namespace).Delete(ctx, made.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &made.UID}})
 		})
 	}
+	if op.restore {
+		op.undoLater(op.putBack)
+	}
 	return made, nil
+}
+
+// putBack makes an environment again what it was before this Open: its pod would look for copies that are gone.
+func (op *opening) putBack(ctx context.Context) error {
+	was := op.existing
+	ds := op.c.kube.AppsV1().Deployments(was.Namespace)
+	for range ensureTries {
+		now, err := ds.Get(ctx, was.Name, metav1.GetOptions{})
+		if err != nil || now.UID != was.UID {
+			return err
+		}
+		now.Spec, now.Annotations = *was.Spec.DeepCopy(), was.Annotations
+		if _, err = ds.Update(ctx, now, metav1.UpdateOptions{FieldManager: fieldManager}); !apierrors.IsConflict(err) {
+			return err
+		}
+	}
+	return fmt.Errorf("put environment %s back: others change it all the time", was.Name)
 }
 
 // whyReplaced says what is different, as far as the annotations tell.
@@ -579,7 +620,6 @@ func (op *opening) environment(ctx context.Context, d *appsv1.Deployment, pod *c
 	e.info.Resumed = op.existing != nil
 	e.info.Pod = pod.Name
 	e.wishes = op.spec.Dependencies
-	e.wakes = true
 	e.target = api.Target{OS: "linux", Arch: op.arch(ctx, pod)}
 	if e.target.Arch != "amd64" && e.target.Arch != "arm64" {
 		return nil, unsupportedArch(fmt.Sprintf("node %s is %s/%s", pod.Spec.NodeName, e.target.OS, e.target.Arch))
