@@ -186,6 +186,20 @@ func (cl *Cluster) SettleCopies(ctx context.Context, d *appsv1.Deployment, have 
 	return fmt.Sprintf("woken with it: %d fresh copies of dependencies", changed), nil
 }
 
+// follow is SettleCopies, tried again where copies were changed by others meanwhile, their controllers say.
+func (c *client) follow(ctx context.Context, d *appsv1.Deployment) error {
+	for range ensureTries {
+		have, err := c.copiesOf(ctx, d.Namespace, d.Name)
+		if err != nil || !have.Differ(d) {
+			return err
+		}
+		if _, err := (&Cluster{c: c}).SettleCopies(ctx, d, have); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // wokenReplicas is how many a copy is to have; nil leaves what it has.
 func (w workload) wokenReplicas() *int32 {
 	if !w.asleep() || w.replicas > 0 {

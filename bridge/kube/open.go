@@ -569,9 +569,14 @@ func (op *opening) putBack(ctx context.Context) error {
 			return err
 		}
 		now.Spec, now.Annotations = *was.Spec.DeepCopy(), was.Annotations
-		if _, err = ds.Update(ctx, now, metav1.UpdateOptions{FieldManager: fieldManager}); !apierrors.IsConflict(err) {
+		now, err = ds.Update(ctx, now, metav1.UpdateOptions{FieldManager: fieldManager})
+		if apierrors.IsConflict(err) {
+			continue
+		}
+		if err != nil {
 			return err
 		}
+		return op.c.follow(ctx, now)
 	}
 	return fmt.Errorf("put environment %s back: others change it all the time", was.Name)
 }
