@@ -89,5 +89,6 @@ const (
 	CodeGone         = "gone"         // the environment was removed
 	CodeLost         = "connection-lost"
 	CodeNotYours     = "not-yours" // the environment is another user's, and only followed here
+	CodeAsleep       = "asleep"    // the environment is scaled to zero
 	CodeNoLogs       = "no-logs"   // the lines of the environment's other containers may not be read
 )

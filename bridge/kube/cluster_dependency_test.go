@@ -394,6 +394,12 @@ func TestClusterDependencies(t *testing.T) {
 	wantAnswer(t, e, "mysql orders-db:3306 SELECT who FROM t", "fresh")
 	wantAnswer(t, e, "redis redis."+ns+":6379 SET who fresh", "+OK")
 	wantAnswer(t, e, "http billing:8080 get", "staging")
+	// Asleep nothing of it runs; woken, the database is there with its data.
+	r.asleep(t, ns, spec.Name)
+	if woken, err := e.Wake(t.Context(), true, "a request"); err != nil || !woken {
+		t.Fatalf("%v, %v", woken, err)
+	}
+	wantAnswer(t, e, db+"SELECT who FROM t", "fresh")
 	deps, err := e.Dependencies(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"fairlead.dev/api"
 	"fairlead.dev/bridge/kube/lease"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -79,14 +80,17 @@ func TestClusterLease(t *testing.T) {
 		t.Errorf("kept until %v, %v", kept, err)
 	}
 
-	// Asleep: a look does not wake it, the next Open does, and so does the Dial of an agent that holds it.
+	// Asleep: a Dial does not wake it; who holds it does, and so does the next Open.
 	r.sleep(t, ns, spec.Name)
 	looked, err := Lookup(t.Context(), r.options, ns, spec.Name)
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, err = looked.Dial(t.Context())
-	wantCode(t, "dial from a look", err, "pod-refused")
+	wantCode(t, "dial what is asleep", err, api.CodeAsleep)
+	if woken, err := e.Wake(t.Context(), false, "it came back"); err != nil || !woken {
+		t.Errorf("%v, %v", woken, err)
+	}
 	if got := ask(t, e, "uid"); got != imageUser {
 		t.Errorf("uid %q", got)
 	}

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"fairlead.dev/api"
 	"fairlead.dev/bridge"
 
 	"github.com/google/go-cmp/cmp"
@@ -354,7 +355,7 @@ func TestClusterLostPod(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = e.Dial(t.Context())
-	wantCode(t, "dial what is scaled to zero", err, "pod-refused")
+	wantCode(t, "dial what is scaled to zero", err, api.CodeAsleep)
 	e = r.open(t, spec)
 	if got := ask(t, e, "uid"); got != imageUser {
 		t.Errorf("uid %q", got)

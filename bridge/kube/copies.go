@@ -184,6 +184,8 @@ type copying struct {
 	aliases []dependency.Alias
 	seeds   map[string]batchv1.JobSpec // by dependency
 	wanted  map[string]bool            // "Kind/name" of everything that is to be there
+	// finished: they were waited for already.
+	finished bool
 
 	mu   sync.Mutex
 	uids map[string]types.UID // of workloads, by dependency
@@ -368,10 +370,19 @@ func (c *client) removeOwned(ctx context.Context, all []ownedObject, tell func(s
 	return nil
 }
 
+// wake wakes the copies of an environment that is awake; see client.wakeCopies.
+func (cp *copying) wake(ctx context.Context, d *appsv1.Deployment, touch bool) error {
+	if len(cp.fresh) == 0 {
+		return nil
+	}
+	_, err := cp.op.c.wakeCopies(ctx, d, touch)
+	return err
+}
+
 // finish waits until the copies are ready, and fills them. What is not ready then is told and goes on by itself; only what
 // can never start is an error.
 func (cp *copying) finish(ctx context.Context) error {
-	if len(cp.fresh) == 0 {
+	if len(cp.fresh) == 0 || cp.finished {
 		return nil
 	}
 	states, err := cp.op.c.copiesReady(ctx, cp.env, cp.names(), cp.op.o.Progress)
@@ -399,6 +410,7 @@ func (cp *copying) finish(ctx context.Context) error {
 			cp.op.o.Progress(fmt.Sprintf("dependency %s is not ready, and the service starts all the same: %s", name, s.detail))
 		}
 	}
+	cp.finished = err == nil
 	return err
 }
 

@@ -113,10 +113,14 @@ func (c *client) copyStates(ctx context.Context, env dependency.Environment, nam
 	if err != nil {
 		return out
 	}
-	shapes, refusals := c.copyWorkloads(ctx, env)
+	shapes, refusals, asleep := c.copyWorkloads(ctx, env)
 	for _, n := range names {
 		s := assessCopy(n, pods.Items, shapes[n])
-		if why := refusals[n]; why != "" && s.pod == nil {
+		switch why := refusals[n]; {
+		case s.pod != nil:
+		case asleep[n]:
+			s.health, s.detail = api.HealthUnknown, "asleep with its environment"
+		case why != "":
 			s.health, s.detail = api.HealthFailed, why
 		}
 		out[n] = c.withReason(ctx, env, s)
@@ -124,9 +128,9 @@ func (c *client) copyStates(ctx context.Context, env dependency.Environment, nam
 	return out
 }
 
-// copyWorkloads tells the shape that each copy's pod must have, and why the cluster refuses to make it.
-func (c *client) copyWorkloads(ctx context.Context, env dependency.Environment) (shapes, refusals map[string]string) {
-	shapes, refusals = map[string]string{}, map[string]string{}
+// copyWorkloads tells the shape that each copy's pod must have, why the cluster refuses to make it, and which are asleep.
+func (c *client) copyWorkloads(ctx context.Context, env dependency.Environment) (shapes, refusals map[string]string, asleep map[string]bool) {
+	shapes, refusals, asleep = map[string]string{}, map[string]string{}, map[string]bool{}
 	sel := metav1.ListOptions{LabelSelector: dependency.LabelOf + "=" + env.Name}
 	if ds, err := c.kube.AppsV1().Deployments(env.Namespace).List(ctx, sel); err == nil {
 		for i := range ds.Items {
@@ -136,6 +140,7 @@ func (c *client) copyWorkloads(ctx context.Context, env dependency.Environment) 
 			}
 			name := d.Labels[dependency.LabelName]
 			shapes[name] = d.Annotations[dependency.AnnShape]
+			_, asleep[name] = d.Annotations[annAsleep]
 			for _, cond := range d.Status.Conditions {
 				if cond.Type == appsv1.DeploymentReplicaFailure && cond.Status == corev1.ConditionTrue && d.Status.ObservedGeneration >= d.Generation {
 					refusals[name] = oneLine(cond.Message)
@@ -151,12 +156,15 @@ func (c *client) copyWorkloads(ctx context.Context, env dependency.Environment) 
 			}
 			name := s.Labels[dependency.LabelName]
 			shapes[name] = s.Annotations[dependency.AnnShape]
+			if _, asleep[name] = s.Annotations[annAsleep]; asleep[name] {
+				continue
+			}
 			if s.Status.Replicas == 0 { // it has no condition for this; its events tell
 				refusals[name] = c.lastWarning(ctx, env.Namespace, s, "FailedCreate")
 			}
 		}
 	}
-	return shapes, refusals
+	return shapes, refusals, asleep
 }
 
 // lastWarning is what the newest warning about an object says; "" where there is none, or where events may not be read.
@@ -225,7 +233,7 @@ func (c *client) copiesReady(ctx context.Context, env dependency.Environment, na
 	wctx, cancel := context.WithTimeout(ctx, cmp.Or(c.copyLimit, copyLimit))
 	defer cancel()
 	sel := dependency.LabelOf + "=" + env.Name
-	shapes, refusals := c.copyWorkloads(wctx, env)
+	shapes, refusals, _ := c.copyWorkloads(wctx, env)
 	look := time.NewTicker(2 * time.Second) // for what pods do not tell: refusals
 	defer look.Stop()
 	states := map[string]copyState{}
@@ -292,7 +300,7 @@ func (c *client) copiesReady(ctx context.Context, env dependency.Environment, na
 					pods[p.Name] = *p
 				}
 			case <-look.C:
-				shapes, refusals = c.copyWorkloads(wctx, env)
+				shapes, refusals, _ = c.copyWorkloads(wctx, env)
 			case <-wctx.Done():
 			}
 		}

@@ -26,15 +26,15 @@ type Environment struct {
 	uid       types.UID // of the Deployment
 	container string
 	secret    string
-	wakes     bool // a Dial wakes it; who only looks does not
 	joined    bool // it is another's, and its token is asked for in the pod
 	target    api.Target
 	process   api.Process
 	wishes    map[string]api.DependencyWish // as it was opened
 
-	mu    sync.Mutex
-	info  api.Environment
-	ended string // ID of the container of which the node last said that it has ended
+	mu     sync.Mutex
+	info   api.Environment
+	waking []string // the dependencies whose copies were woken and are to be waited for
+	ended  string   // ID of the container of which the node last said that it has ended
 }
 
 var _ bridge.Environment = (*Environment)(nil)

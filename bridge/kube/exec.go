@@ -27,7 +27,8 @@ import (
 )
 
 // Dial opens one exec stream to the supervisor's socket in the environment's pod. It waits, within ctx, for a pod that
-// is being replaced, and says through Options.Progress what it waits for.
+// is being replaced, and says through Options.Progress what it waits for. One that is asleep is an api.CodeAsleep: Wake is
+// the caller's decision.
 func (e *Environment) Dial(ctx context.Context) (io.ReadWriteCloser, error) {
 	for {
 		if e.joined {
@@ -36,12 +37,10 @@ func (e *Environment) Dial(ctx context.Context) (io.ReadWriteCloser, error) {
 			}
 		}
 		p, err := e.livePod(ctx)
-		if err != nil && e.wake(ctx, err) {
-			continue
-		}
 		if err != nil {
 			return nil, err
 		}
+		e.copiesUp(ctx)
 		e.setPod(p.Name)
 		id := containerID(p, e.container)
 		s, err := e.c.exec(ctx, e.namespace, p.Name, e.container, func(err error) {

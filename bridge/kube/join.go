@@ -55,7 +55,7 @@ func (c *client) joinable(ctx context.Context, o Options, namespace, name string
 	owner := cmp.Or(d.Annotations[annOwner], "its owner")
 	switch {
 	case d.Spec.Replicas != nil && *d.Spec.Replicas == 0:
-		return nil, &api.Problem{Code: codeAsleep, Message: fmt.Sprintf("environment %s sleeps, or is just being made", name), Hint: "it is there again once " + owner + " runs it"}
+		return nil, &api.Problem{Code: api.CodeAsleep, Message: fmt.Sprintf("environment %s sleeps, or is just being made", name), Hint: "it is there again once " + owner + " runs it"}
 	case d.Annotations[annVersion] != o.Version:
 		return nil, &api.Problem{Code: codeOtherVersion, Message: fmt.Sprintf("environment %s is of Fairlead %s, and this is %s", name, cmp.Or(d.Annotations[annVersion], "(unknown)"), o.Version),
 			Hint: "have the same version as " + owner}

@@ -2,10 +2,13 @@ package kube
 
 import (
 	"context"
-	"errors"
+	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"fairlead.dev/api"
+	"fairlead.dev/bridge/kube/dependency"
 	"fairlead.dev/bridge/kube/lease"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -13,9 +16,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
-
-// codeAsleep is that of a wait for the pod of an environment that is scaled to zero.
-const codeAsleep = "pod-refused"
 
 // record writes down which Deployment it is, and its lease's policy. Until that is done no janitor touches it.
 func (op *opening) record(ctx context.Context, d *appsv1.Deployment) (*appsv1.Deployment, error) {
@@ -120,19 +120,71 @@ func (e *Environment) changed(act string, err error) error {
 	return e.c.explain(act, err)
 }
 
-// wake brings back an environment that a janitor put to sleep while this agent was away, with its machine, say. It does
-// nothing where somebody else scaled it to zero: that may be meant.
-func (e *Environment) wake(ctx context.Context, why error) bool {
-	var p *api.Problem
-	if !e.wakes || !errors.As(why, &p) || p.Code != codeAsleep {
-		return false
+// Wake scales up an environment that is asleep, with its fresh copies, and says whether it did. What somebody else than a
+// janitor scaled to zero may be meant: it is woken only if it is asked for. why is told as the use that this is.
+func (e *Environment) Wake(ctx context.Context, asked bool, why string) (woken bool, err error) {
+	if e.joined { // it is its owner's to wake
+		return false, nil
 	}
 	ds := e.c.kube.AppsV1().Deployments(e.namespace)
-	d, err := ds.Get(ctx, e.name, metav1.GetOptions{})
-	if err != nil || d.UID != e.uid || !lease.WasPutToSleep(d) {
-		return false
+	for range ensureTries {
+		d, err := ds.Get(ctx, e.name, metav1.GetOptions{})
+		if err == nil && d.UID != e.uid {
+			err = apierrors.NewNotFound(appsv1.Resource("deployments"), e.name)
+		}
+		if err != nil {
+			return false, e.changed("look whether the environment is asleep", err)
+		}
+		asleep := d.Spec.Replicas != nil && *d.Spec.Replicas == 0
+		if asleep && !asked && !lease.WasPutToSleep(d) {
+			return false, nil
+		}
+		if asleep {
+			e.opts.Progress("waking the environment")
+			err := lease.Wake(ctx, ds, d, why)
+			if apierrors.IsConflict(err) { // somebody else's turn: looked at again
+				continue
+			}
+			if err != nil {
+				return false, e.changed("wake the environment", err)
+			}
+		}
+		if d.Annotations[annFresh] == "" {
+			return asleep, nil
+		}
+		// After the environment, which says what is right for its copies: see SettleCopies.
+		names, err := e.c.wakeCopies(ctx, d, asleep)
+		if asleep {
+			e.mu.Lock()
+			e.waking = names
+			e.mu.Unlock()
+		}
+		return asleep, err
 	}
-	e.opts.Progress("waking the environment")
-	err = lease.Wake(ctx, ds, d, "it was asked for again")
-	return err == nil || apierrors.IsConflict(err) // with a conflict it is another's turn, and looked at again
+	return false, &api.Problem{Code: "environment-busy", Message: "the environment " + e.name + " is changed by others all the time, and was not woken", Hint: "what else writes to that Deployment? Try again"}
+}
+
+// copiesUp waits for the copies that were just woken, as long as a new environment would.
+func (e *Environment) copiesUp(ctx context.Context) {
+	e.mu.Lock()
+	names := e.waking
+	e.mu.Unlock()
+	if len(names) == 0 {
+		return
+	}
+	states, err := e.c.copiesReady(ctx, dependency.Environment{Name: e.name, Namespace: e.namespace, UID: e.uid}, names, e.opts.Progress)
+	if ctx.Err() != nil {
+		return // they are waited for again
+	}
+	if err != nil {
+		e.opts.Progress("the service starts all the same: " + oneLine(err.Error()))
+	}
+	for _, name := range slices.Sorted(maps.Keys(states)) {
+		if s := states[name]; err == nil && s.health != api.HealthReady {
+			e.opts.Progress(fmt.Sprintf("dependency %s is not ready, and the service starts all the same: %s", name, s.detail))
+		}
+	}
+	e.mu.Lock()
+	e.waking = nil
+	e.mu.Unlock()
 }

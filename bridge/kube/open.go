@@ -15,6 +15,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	coreac "k8s.io/client-go/applyconfigurations/core/v1"
 	metaac "k8s.io/client-go/applyconfigurations/meta/v1"
@@ -73,6 +74,8 @@ type opening struct {
 	anchor *appsv1.Deployment
 	// furnished: the namespace has what an isolated environment needs.
 	furnished bool
+	// restore: what is there is asleep, and is to be as it was if its copies cannot be had.
+	restore bool
 
 	mu   sync.Mutex
 	undo []func(context.Context) error // newest last
@@ -350,6 +353,9 @@ func (op *opening) attempt(ctx context.Context) (*Environment, error) {
 	if same {
 		if pods, err := op.c.kube.CoreV1().Pods(op.namespace).List(ctx, metav1.ListOptions{LabelSelector: labelEnvironment + "=" + op.spec.Name}); err == nil {
 			if v := assess(op.existing, pods.Items, w); v.pod != nil {
+				if err := cp.wake(ctx, op.existing, false); err != nil {
+					return nil, err
+				}
 				if err := cp.finish(ctx); err != nil {
 					return nil, err
 				}
@@ -369,8 +375,24 @@ func (op *opening) attempt(ctx context.Context) (*Environment, error) {
 			return nil, err
 		}
 	}
+	if e := op.existing; e != nil && !same && len(cp.fresh) > 0 && e.Annotations[annShape] != shapeAnchor {
+		if _, awake := rests(e); awake {
+			// It runs, and goes on as it is until its copies are ready: one that never gets so costs it nothing.
+			if err := cp.wake(ctx, e, false); err != nil {
+				return nil, err
+			}
+			if err := cp.finish(ctx); err != nil {
+				return nil, err
+			}
+		} else {
+			op.restore = true
+		}
+	}
 	made, err := op.put(ctx, d, same)
 	if err != nil {
+		return nil, err
+	}
+	if err := cp.wake(ctx, made, true); err != nil {
 		return nil, err
 	}
 	// The copies get ready while the pod starts. One that never can ends the wait for the pod, and the other way round.
@@ -562,7 +584,32 @@ func (op *opening) apply(ctx context.Context, d *appsv1.Deployment) (*appsv1.Dep
 			return op.c.kube.AppsV1().Deployments(made.Namespace).Delete(ctx, made.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &made.UID}})
 		})
 	}
+	if op.restore {
+		op.undoLater(op.putBack)
+	}
 	return made, nil
+}
+
+// putBack makes an environment again what it was before this Open: its pod would look for copies that are gone.
+func (op *opening) putBack(ctx context.Context) error {
+	was := op.existing
+	ds := op.c.kube.AppsV1().Deployments(was.Namespace)
+	for range ensureTries {
+		now, err := ds.Get(ctx, was.Name, metav1.GetOptions{})
+		if err != nil || now.UID != was.UID {
+			return err
+		}
+		now.Spec, now.Annotations = *was.Spec.DeepCopy(), was.Annotations
+		now, err = ds.Update(ctx, now, metav1.UpdateOptions{FieldManager: fieldManager})
+		if apierrors.IsConflict(err) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		return op.c.follow(ctx, now)
+	}
+	return fmt.Errorf("put environment %s back: others change it all the time", was.Name)
 }
 
 // whyReplaced says what is different, as far as the annotations tell.
@@ -609,7 +656,6 @@ func (op *opening) environment(ctx context.Context, d *appsv1.Deployment, pod *c
 	e.info.Resumed = op.existing != nil
 	e.info.Pod = pod.Name
 	e.wishes = op.spec.Dependencies
-	e.wakes = true
 	e.target = api.Target{OS: "linux", Arch: op.arch(ctx, pod)}
 	if e.target.Arch != "amd64" && e.target.Arch != "arm64" {
 		return nil, unsupportedArch(fmt.Sprintf("node %s is %s/%s", pod.Spec.NodeName, e.target.OS, e.target.Arch))

@@ -62,8 +62,8 @@ func assess(d *appsv1.Deployment, pods []corev1.Pod, w wants) verdict {
 	case old != nil:
 		return verdict{waiting: fmt.Sprintf("waiting for the old pod %s to end", old.Name)}
 	case d.Spec.Replicas != nil && *d.Spec.Replicas == 0:
-		return verdict{problem: &api.Problem{Code: "pod-refused", Message: fmt.Sprintf("the environment %s was scaled to zero", d.Name),
-			Hint: fmt.Sprintf("start again with fairlead run, or kubectl -n %s scale deployment/%s --replicas=1", d.Namespace, d.Name)}}
+		return verdict{problem: &api.Problem{Code: api.CodeAsleep, Message: fmt.Sprintf("the environment %s was scaled to zero", d.Name),
+			Hint: fmt.Sprintf("a request to its local address wakes it, and so does fairlead run, or kubectl -n %s scale deployment/%s --replicas=1", d.Namespace, d.Name)}}
 	case lost != "":
 		return verdict{waiting: lost + "; waiting for its replacement"}
 	}

@@ -58,7 +58,7 @@ func TestAssess(t *testing.T) {
 	}{
 		"deleted":       {nil, nil, "gone: deleted"},
 		"no pod yet":    {dep(nil), nil, "wait: for a pod to be made"},
-		"scaled down":   {dep(func(d *appsv1.Deployment) { d.Spec.Replicas = new(int32(0)) }), nil, "pod-refused: scaled to zero"},
+		"scaled down":   {dep(func(d *appsv1.Deployment) { d.Spec.Replicas = new(int32(0)) }), nil, "asleep: scaled to zero"},
 		"pod security":  {failing(`pods "p" is forbidden: violates PodSecurity "restricted:latest"`), nil, "pod-refused: violates PodSecurity"},
 		"quota":         {failing(`pods "p" is forbidden: exceeded quota: q`), nil, "pod-refused: exceeded quota"},
 		"new namespace": {failing(`pods "p" is forbidden: error looking up service account ns/default: serviceaccount "default" not found`), nil, "wait: service account"},

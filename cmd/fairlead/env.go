@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sync"
 	"text/tabwriter"
 	"time"
 
@@ -51,7 +52,13 @@ func (p *clusterFlags) janitor(stderr io.Writer, dryRun bool) (*janitor.Janitor,
 	if err != nil {
 		return nil, nil, err
 	}
-	return janitor.New(janitor.Options{Cluster: cl, Namespace: p.namespace, DryRun: dryRun, By: server.Owner() + " (fairlead env gc)"}), cl, nil
+	var mu sync.Mutex
+	begun := func(f *janitor.Finding) { // several at a time, so each line names its environment
+		mu.Lock()
+		defer mu.Unlock()
+		fmt.Fprintf(stderr, "fairlead: %s\n", clean(map[lease.Action]string{lease.Sleep: "putting to sleep", lease.Delete: "deleting", lease.Woken: "noting as used"}[f.Decision.Action]+": "+f.Namespace+"/"+f.Name))
+	}
+	return janitor.New(janitor.Options{Cluster: cl, Namespace: p.namespace, DryRun: dryRun, By: server.Owner() + " (fairlead env gc)", Began: begun}), cl, nil
 }
 
 func newEnv(stdout, stderr io.Writer) *cobra.Command {
@@ -287,7 +294,8 @@ func newEnvGC(stdout, stderr io.Writer) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "gc",
 		Short: "Put unused environments of the cluster to sleep, and delete those that sleep for long",
-		Long: `Gc does once, from here and with what your kubeconfig may do, what the cluster's janitor does all the time.
+		Long: `Gc does once, from here and with what your kubeconfig may do, what the cluster's janitor does all the time, a few
+environments at a time. Interrupted, it says what is left; a deletion that has begun goes on in the cluster.
 It does nothing to environments of this machine: they go with their last front end.`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -300,7 +308,7 @@ It does nothing to environments of this machine: they go with their last front e
 				return err
 			}
 			found, err := j.Pass(c.Context(), kube.Filter{})
-			acted := 0
+			acted, note := 0, ""
 			for i := range found {
 				f := &found[i]
 				if asJSON {
@@ -309,11 +317,17 @@ It does nothing to environments of this machine: they go with their last front e
 					}
 					continue
 				}
-				if f.Decision.Action == lease.Keep || f.Decision.Action == lease.Warn {
+				if f.Decision.Action == lease.Warn && f.Note != "" {
+					note = f.Note
+				}
+				if (f.Decision.Action == lease.Keep || f.Decision.Action == lease.Warn) && f.Copies == "" {
 					continue
 				}
 				acted++
 				fmt.Fprintln(stdout, gcLine(f, dryRun))
+			}
+			if note != "" {
+				fmt.Fprintf(stderr, "fairlead: %s\n", clean(note))
 			}
 			if !asJSON && acted == 0 && err == nil {
 				fmt.Fprintf(stdout, "nothing to do: %d environments stay (fairlead env list says why)\n", len(found))
@@ -329,6 +343,9 @@ It does nothing to environments of this machine: they go with their last front e
 
 func gcLine(f *janitor.Finding, dryRun bool) string {
 	what := map[lease.Action]string{lease.Sleep: "put to sleep", lease.Delete: "deleted", lease.Woken: "noted as used"}[f.Decision.Action]
+	if what == "" { // what somebody had begun
+		return clean(fmt.Sprintf("%s: %s/%s (%s)", f.Copies, f.Namespace, f.Name, f.Decision.Why))
+	}
 	if f.Left {
 		what = "deleted the namespace of"
 	}
@@ -339,8 +356,10 @@ func gcLine(f *janitor.Finding, dryRun bool) string {
 		what = "not " + what
 	}
 	s := fmt.Sprintf("%s: %s/%s (%s)", what, f.Namespace, f.Name, f.Decision.Why)
-	if f.Note != "" {
-		s += ": " + f.Note
+	for _, more := range []string{f.Copies, f.Note} {
+		if more != "" {
+			s += ": " + more
+		}
 	}
 	return clean(s)
 }

@@ -299,7 +299,8 @@ func (d *Found) WorkloadCopy(e Environment, claims map[string]*corev1.Persistent
 			PodManagementPolicy: appsv1.ParallelPodManagement,
 			UpdateStrategy:      appsv1.StatefulSetUpdateStrategy{Type: appsv1.RollingUpdateStatefulSetStrategyType},
 			PersistentVolumeClaimRetentionPolicy: &appsv1.StatefulSetPersistentVolumeClaimRetentionPolicy{
-				WhenDeleted: appsv1.DeletePersistentVolumeClaimRetentionPolicyType, WhenScaled: appsv1.DeletePersistentVolumeClaimRetentionPolicyType},
+				// Scaled to zero is asleep: its data stays.
+				WhenDeleted: appsv1.DeletePersistentVolumeClaimRetentionPolicyType, WhenScaled: appsv1.RetainPersistentVolumeClaimRetentionPolicyType},
 		}}
 		for _, t := range s.Spec.VolumeClaimTemplates {
 			// Made here under the name that the controller looks for: it is the environment's from its first moment.

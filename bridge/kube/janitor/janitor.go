@@ -10,9 +10,13 @@ package janitor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"slices"
+	"sync"
 	"time"
 
+	"fairlead.dev/api"
 	"fairlead.dev/bridge"
 	"fairlead.dev/bridge/kube"
 	"fairlead.dev/bridge/kube/lease"
@@ -21,6 +25,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // Options say what a janitor looks after.
@@ -36,10 +41,12 @@ type Options struct {
 	By string
 	// DryRun decides and changes nothing.
 	DryRun bool
+	// Began is told of each act when it begins, from several goroutines; may be nil.
+	Began  func(*Finding)
 	Logger *slog.Logger
 
-	// For tests: the only namespaces that are touched; another clock; what happens between a decision and its act (a step is "sleep", "delete", "recorded" or
-	// "removed"); and a Run that has begun.
+	// For tests: the only namespaces that are touched; another clock; what happens between a decision and its act (a step is "sleep", "copies", "delete", "recorded"
+	// or "removed"); and a Run that has begun.
 	only    func(ns string) bool
 	now     func() (time.Time, error)
 	step    func(name string, d *appsv1.Deployment)
@@ -47,7 +54,13 @@ type Options struct {
 }
 
 // Janitor looks after environments.
-type Janitor struct{ o Options }
+type Janitor struct {
+	o Options
+
+	mu         sync.Mutex
+	warned     map[types.UID]string // what was told of each environment last
+	mayNotWarn bool
+}
 
 // New makes a janitor.
 func New(o Options) *Janitor {
@@ -66,13 +79,16 @@ func New(o Options) *Janitor {
 	if o.only == nil {
 		o.only = func(string) bool { return true }
 	}
+	if o.Began == nil {
+		o.Began = func(*Finding) {}
+	}
 	if o.step == nil {
 		o.step = func(string, *appsv1.Deployment) {}
 	}
 	if o.started == nil {
 		o.started = func(*running) {}
 	}
-	return &Janitor{o}
+	return &Janitor{o: o, warned: map[types.UID]string{}}
 }
 
 const (
@@ -97,8 +113,16 @@ type Finding struct {
 	Note string `json:"note,omitempty"`
 	// Left: only the namespace is there any more.
 	Left bool `json:"left,omitempty"`
+	// Copies is what was done to the environment's fresh copies of dependencies, which sleep and wake with it.
+	Copies string `json:"copies,omitempty"`
 
-	conflict bool
+	conflict    bool
+	interrupted bool
+}
+
+// acts says whether something is to be done.
+func (f *Finding) acts() bool {
+	return f.Decision.Action == lease.Sleep || f.Decision.Action == lease.Woken || f.Decision.Action == lease.Delete
 }
 
 // Find says what an environment's state is and what is due; nil if the Deployment is none.
@@ -126,6 +150,9 @@ func (j *Janitor) deployment(ctx context.Context, d *appsv1.Deployment) (*Findin
 	if f == nil || j.o.DryRun {
 		return f, nil
 	}
+	if f.acts() {
+		j.o.Began(f)
+	}
 	switch f.Decision.Action {
 	case lease.Sleep:
 		j.o.step(string(f.Decision.Action), d)
@@ -135,17 +162,28 @@ func (j *Janitor) deployment(ctx context.Context, d *appsv1.Deployment) (*Findin
 	case lease.Delete:
 		j.o.step(string(f.Decision.Action), d)
 		err = j.remove(ctx, d, f, now)
+	case lease.Warn:
+		f.Note = j.warn(ctx, d, f, now)
+		return f, nil
 	default:
 		return f, nil
 	}
 	switch {
 	case err == nil:
 		f.Done = true
+		if f.Decision.Action == lease.Delete {
+			j.mu.Lock()
+			delete(j.warned, d.UID)
+			j.mu.Unlock()
+		}
 	case apierrors.IsNotFound(err):
 		f.Note = "it was gone already"
 		err = nil
 	case apierrors.IsConflict(err):
 		f.Note, f.conflict = "it was used or changed meanwhile, and is left alone", true
+		err = nil
+	case ctx.Err() != nil:
+		f.Note, f.interrupted = "interrupted", true
 		err = nil
 	default:
 		f.Note = err.Error()
@@ -219,55 +257,156 @@ func (j *Janitor) namespace(ctx context.Context, n *corev1.Namespace, environmen
 	return f, wait, err
 }
 
-// Pass decides on everything once and does what is due. What it could not do is in the findings' notes; the error is that
-// of not being able to look.
+// Pass decides on everything once and does what is due, several environments at a time: most of it is waiting for
+// deletions. What it could not do is in the findings' notes; the error is that of not being able to look, or of having been
+// interrupted.
 func (j *Janitor) Pass(ctx context.Context, filter kube.Filter) (found []Finding, err error) {
 	ds, in, err := j.o.Cluster.Environments(ctx, filter)
 	if err != nil {
 		return nil, err
 	}
-	var failed []error
+	copies, err := j.o.Cluster.Copies(ctx, in, filter.Name)
+	if err != nil {
+		return nil, err
+	}
+	of := copies.ByEnvironment()
+	results, errs := make([]*Finding, len(ds)), make([]error, len(ds))
+	parallel(len(ds), func(i int) {
+		d := &ds[i]
+		if ctx.Err() != nil {
+			results[i] = j.left(d)
+			return
+		}
+		f, err := j.newest(ctx, d)
+		if f != nil && err == nil && !j.o.DryRun && (f.Done || of[kube.KeyOf(d)].Differ(d)) {
+			err = j.settle(ctx, d, f)
+		}
+		if f != nil && f.Note == "" && f.Done && f.Decision.Action == lease.Sleep {
+			f.Note = copies.Unseen
+		}
+		results[i], errs[i] = f, err
+	})
+	failed := errs
 	there := map[string]int{}
-	for i := range ds {
-		f, err := j.newest(ctx, &ds[i])
+	unfinished := 0
+	for i, f := range results {
 		if f != nil {
 			found = append(found, *f)
+			if f.interrupted {
+				unfinished++
+			}
 		}
 		if f == nil || !f.Done || f.Decision.Action != lease.Delete {
 			there[ds[i].Namespace]++
 		}
-		if err != nil {
-			failed = append(failed, err)
-		}
-		if ctx.Err() != nil {
-			return found, errors.Join(failed...)
-		}
+	}
+	if ctx.Err() != nil {
+		return found, errors.Join(append(failed, interruptedProblem(unfinished))...)
 	}
 	spaces, err := j.namespaces(ctx, in)
 	if err != nil {
 		return found, errors.Join(append(failed, err)...)
 	}
-	for i := range spaces {
+	spaces = slices.DeleteFunc(spaces, func(n corev1.Namespace) bool { return in != "" && n.Name != in })
+	results, errs = make([]*Finding, len(spaces)), make([]error, len(spaces))
+	parallel(len(spaces), func(i int) {
 		n := &spaces[i]
 		// Counted anew: the listing of environments is older than that of the namespaces, and may have been filtered.
 		environments := there[n.Name]
 		if environments == 0 {
 			l, err := j.o.Cluster.Kube().AppsV1().Deployments(n.Name).List(ctx, metav1.ListOptions{LabelSelector: kube.EnvironmentSelector, Limit: 1})
 			if err != nil {
-				failed = append(failed, j.o.Cluster.Explain("look into namespace "+n.Name, err))
-				continue
+				errs[i] = j.o.Cluster.Explain("look into namespace "+n.Name, err)
+				return
 			}
 			environments = len(l.Items)
 		}
-		f, _, err := j.namespace(ctx, n, environments)
+		results[i], _, errs[i] = j.namespace(ctx, n, environments)
+	})
+	for _, f := range results {
 		if f != nil {
 			found = append(found, *f)
 		}
-		if err != nil {
-			failed = append(failed, err)
-		}
+	}
+	failed = append(failed, errs...)
+	if ctx.Err() != nil {
+		failed = append(failed, interruptedProblem(unfinished))
 	}
 	return found, errors.Join(failed...)
+}
+
+// parallel calls f for 0 to n-1, a few at a time.
+func parallel(n int, f func(i int)) {
+	next := make(chan int)
+	var wg sync.WaitGroup
+	for range min(n, workers) {
+		wg.Go(func() {
+			for i := range next {
+				f(i)
+			}
+		})
+	}
+	for i := range n {
+		next <- i
+	}
+	close(next)
+	wg.Wait()
+}
+
+// left is what would have been done to an environment that an interrupted Pass did not come to.
+func (j *Janitor) left(d *appsv1.Deployment) *Finding {
+	now, err := j.o.now()
+	if err != nil {
+		return nil
+	}
+	f := j.Find(d, now)
+	if f != nil && f.acts() {
+		f.Note, f.interrupted = "not begun", true
+	}
+	return f
+}
+
+func interruptedProblem(unfinished int) error {
+	return &api.Problem{Code: "interrupted", Message: fmt.Sprintf("interrupted: %d environments are left to do; a deletion that has begun goes on in the cluster", unfinished), Hint: "run it again: it goes on with what is left"}
+}
+
+// settle makes the fresh copies of an environment follow it, as it is by now.
+func (j *Janitor) settle(ctx context.Context, d *appsv1.Deployment, f *Finding) error {
+	if f.Decision.Action == lease.Delete && f.Done { // they go with it
+		return nil
+	}
+	cl := j.o.Cluster
+	for range recordTries {
+		have, err := cl.Copies(ctx, d.Namespace, d.Name)
+		if err != nil {
+			return err
+		}
+		now, err := cl.Kube().AppsV1().Deployments(d.Namespace).Get(ctx, d.Name, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		if err != nil {
+			return cl.Explain("look at environment "+d.Name, err)
+		}
+		if !have.Differ(now) {
+			return nil
+		}
+		if err := j.copies(ctx, now, have, f); err != nil {
+			return err
+		}
+	}
+	return nil // others change them all the time; the next pass looks again
+}
+
+// copies makes those copies follow their environment that are still as they were read.
+func (j *Janitor) copies(ctx context.Context, d *appsv1.Deployment, have kube.Copies, f *Finding) error {
+	j.o.step("copies", d)
+	did, err := j.o.Cluster.SettleCopies(ctx, d, have)
+	if did != "" {
+		f.Copies = did
+		j.o.Logger.Info("janitor", "act", "copies", "done", err == nil, "namespace", d.Namespace, "environment", d.Name, "uid", d.UID, "note", did)
+	}
+	return err
 }
 
 // newest decides on an environment again where it changed meanwhile. A watch would bring the newer object by itself.

@@ -30,10 +30,11 @@ type rule struct {
 // with the Deployment that owns it.
 func clusterRules() []rule {
 	return []rule{
-		{"apps", []string{"deployments"}, nil, []string{"get", "list", "watch", "patch", "delete"}, "environments are Deployments: they are watched, scaled to zero and deleted"},
+		{"apps", []string{"deployments"}, nil, []string{"get", "list", "watch", "patch", "delete"}, "environments are Deployments: they are watched, scaled to zero and deleted; so are fresh copies of dependencies scaled"},
 		{"", []string{"namespaces"}, nil, []string{"get", "list", "watch", "delete"}, "a namespace that was made for an environment goes with it"},
 		{"", []string{"pods", "services", "persistentvolumeclaims", "configmaps"}, nil, []string{"list"}, "see what is in such a namespace: one with anything of somebody else's in it is kept"},
-		{"apps", []string{"statefulsets"}, nil, []string{"list"}, "the same: what is in the namespace"},
+		{"apps", []string{"statefulsets"}, nil, []string{"list", "watch", "patch"}, "the same: what is in the namespace; and fresh copies of dependencies are scaled to zero and back with their environment"},
+		{"events.k8s.io", []string{"events"}, nil, []string{"create"}, "the warning that an environment is due, on its Deployment"},
 		{"", []string{"configmaps"}, nil, []string{"create"}, "the record of why environments went, in the namespace that they were in (a name cannot be given for create)"},
 		{"", []string{"configmaps"}, []string{recordName}, []string{"get", "patch"}, "the same: that one ConfigMap"},
 	}

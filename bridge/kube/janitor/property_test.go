@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"fairlead.dev/api"
 	"fairlead.dev/bridge/kube"
 	"fairlead.dev/bridge/kube/lease"
 
@@ -39,6 +40,7 @@ const tolerance = 1500 * time.Millisecond
 type chaos struct {
 	*real
 	t      *testing.T
+	copied *copyCheck
 	counts struct{ uses, keeps, sleeps, wakes, deletes, crashes, unrecorded, lastMoment atomic.Int64 }
 }
 
@@ -75,6 +77,7 @@ func (c *chaos) agent(ctx context.Context, rnd *rand.Rand, name string) {
 			}
 			drawn := draw(name)
 			// A clock that jumps: nothing may rest on what it says.
+			drawn.Annotations[annFresh] = "db,web"
 			drawn.Annotations["fairlead.dev/created"] = time.Now().Add(time.Duration(rnd.Int64N(int64(10000*time.Hour))) - 5000*time.Hour).Format(time.RFC3339)
 			if d, err = ds.Create(bg, drawn, metav1.CreateOptions{FieldManager: "fairlead"}); err != nil {
 				check("create", err)
@@ -97,6 +100,7 @@ func (c *chaos) agent(ctx context.Context, rnd *rand.Rand, name string) {
 		case ctx.Err() != nil:
 			return
 		default:
+			c.ensureCopies(bg, d)
 			switch n := rnd.IntN(10); {
 			case n < 5: // work: some uses, close together
 				for range rnd.IntN(6) {
@@ -117,10 +121,24 @@ func (c *chaos) agent(ctx context.Context, rnd *rand.Rand, name string) {
 				}
 				check("keep", lease.SetKeep(bg, ds, name, d.UID, now.Add(time.Duration(rnd.Int64N(int64(6*time.Second))))))
 				c.counts.keeps.Add(1)
-			case n < 7 && lease.WasPutToSleep(d):
-				err := lease.Wake(bg, ds, d, "asked for")
-				check("wake", err)
+			case n < 9 && lease.WasPutToSleep(d):
+				if rnd.IntN(2) == 0 { // killed before it came to the copies
+					err := lease.Wake(bg, ds, d, "asked for")
+					check("wake", err)
+					if err == nil {
+						c.counts.wakes.Add(1)
+					}
+					break
+				}
+				e, err := kube.Lookup(bg, kube.Options{Kubeconfig: kubeconfig(c.t)}, c.ns, name)
+				var woken bool
 				if err == nil {
+					woken, err = e.Wake(bg, true, "asked for")
+				}
+				if p := (*api.Problem)(nil); err != nil && !(errors.As(err, &p) && p.Code == "gone") {
+					c.t.Errorf("%s: wake: %v", name, err)
+				}
+				if woken {
 					c.counts.wakes.Add(1)
 				}
 			default: // the laptop is shut for a while
@@ -197,6 +215,7 @@ func (c *chaos) check(ctx context.Context, w watch.Interface) {
 			return
 		}
 		now := time.Now()
+		c.copied.environment(d, d.DeletionTimestamp != nil || e.Type == watch.Deleted, now)
 		s := all[d.UID]
 		if s == nil {
 			all[d.UID] = &seen{d: d, used: now}
@@ -245,7 +264,7 @@ func TestClusterSchedules(t *testing.T) {
 	}
 	t.Logf("-seed %d", seed)
 	r := realCluster(t)
-	c := &chaos{real: r, t: t}
+	c := &chaos{real: r, t: t, copied: newCopyCheck()}
 	strangers := r.strangers(t)
 	before := strangers()
 	mine := "fairlead.dev/environment notin (original,copied,unrecorded)"
@@ -261,6 +280,17 @@ func TestClusterSchedules(t *testing.T) {
 	defer cancel()
 	var others, agents sync.WaitGroup
 	others.Go(func() { c.check(ctx, w) })
+	ofCopies := metav1.ListOptions{LabelSelector: kube.CopySelector}
+	dw, err := r.kc.AppsV1().Deployments(r.ns).Watch(t.Context(), ofCopies)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sw, err := r.kc.AppsV1().StatefulSets(r.ns).Watch(t.Context(), ofCopies)
+	if err != nil {
+		t.Fatal(err)
+	}
+	others.Go(func() { c.copied.follow(ctx, t, dw) })
+	others.Go(func() { c.copied.follow(ctx, t, sw) })
 	work, stop := context.WithTimeout(ctx, *longFlag)
 	defer stop()
 	others.Go(func() { c.janitors(ctx, work, seed, false) })
@@ -277,19 +307,29 @@ func TestClusterSchedules(t *testing.T) {
 		}
 		return len(l.Items) == 0
 	})
+	eventually(t, "no copy to be left", func() bool {
+		left, err := r.Copies(t.Context(), r.ns, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(left.Deployments)+len(left.StatefulSets) == 0
+	})
 	cancel()
 	others.Wait()
+	c.copied.verify(t)
 	if d := cmp.Diff(before, strangers()); d != "" {
 		t.Errorf("strangers were changed: %s", d)
 	}
 	n := &c.counts
 	t.Logf("%d uses, %d of them at the last moment, %d keeps, %d put to sleep, %d woken, %d deleted, %d killed before recorded, janitors killed %d times", n.uses.Load()+n.lastMoment.Load(), n.lastMoment.Load(), n.keeps.Load(), n.sleeps.Load(), n.wakes.Load(), n.deletes.Load(), n.unrecorded.Load(), n.crashes.Load())
-	if n.uses.Load() == 0 || n.sleeps.Load() < count || n.deletes.Load() < count || n.lastMoment.Load() == 0 || n.crashes.Load() == 0 {
+	t.Logf("copies: %d, put to sleep %d times, woken %d times", len(c.copied.copies), c.copied.slept, c.copied.resumed)
+	if n.uses.Load() == 0 || c.copied.slept < count || c.copied.resumed == 0 || n.sleeps.Load() < count || n.deletes.Load() < count || n.lastMoment.Load() == 0 || n.crashes.Load() == 0 {
 		t.Error("the schedule was too tame to say anything")
 	}
 }
 
-// BenchmarkJanitor is one pass over 1,000 environments as the watch has them: deciding on each, with nothing due.
+// BenchmarkJanitor is one pass over 1,000 environments, 250 of which have a fresh copy, as the watch has them: deciding on
+// each, with nothing due.
 func BenchmarkJanitor(b *testing.B) {
 	if os.Getenv("FAIRLEAD_TEST_PROCESS") != "" {
 		return
@@ -305,6 +345,10 @@ func BenchmarkJanitor(b *testing.B) {
 				d, err := r.kc.AppsV1().Deployments(r.ns).Create(b.Context(), d, metav1.CreateOptions{})
 				if err == nil {
 					_, err = lease.Record(b.Context(), r.kc.AppsV1().Deployments(r.ns), d, &lease.DefaultPolicy)
+				}
+				if err == nil && i%4 == 0 {
+					web, _ := drawCopies(d.Name, d.UID, 1)
+					_, err = r.kc.AppsV1().Deployments(r.ns).Create(b.Context(), web, metav1.CreateOptions{})
 				}
 				if err != nil {
 					b.Error(err)

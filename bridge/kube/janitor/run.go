@@ -13,6 +13,7 @@ import (
 	"fairlead.dev/api"
 	"fairlead.dev/bridge/kube"
 
+	appsv1 "k8s.io/api/apps/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -26,7 +27,10 @@ import (
 )
 
 // workers is how many deletions are waited for at once. Decisions take microseconds.
-const workers = 4
+const workers = 8
+
+// byEnvironment indexes copies by the environment that their label names.
+const byEnvironment = "environment"
 
 // item is what is to be looked at: a Deployment, or with an empty name a namespace.
 type item struct{ namespace, name string }
@@ -37,6 +41,7 @@ type running struct {
 	queue       workqueue.TypedRateLimitingInterface[item]
 	deployments appslisters.DeploymentLister
 	namespaces  corelisters.NamespaceLister
+	copied      struct{ deployments, statefulSets cache.Indexer }
 }
 
 // Run looks after environments until ctx ends. It watches them; it lists them when it starts, and never again unless a
@@ -47,6 +52,9 @@ func (j *Janitor) Run(ctx context.Context) error {
 	kc := j.o.Cluster.Kube()
 	if _, err := kc.AppsV1().Deployments(j.o.Namespace).List(ctx, metav1.ListOptions{LabelSelector: kube.EnvironmentSelector, Limit: 1}); err != nil {
 		return j.o.Cluster.Explain("look for environments", err) // an informer would only try again, in silence
+	}
+	if _, err := kc.AppsV1().StatefulSets(j.o.Namespace).List(ctx, metav1.ListOptions{LabelSelector: kube.CopySelector, Limit: 1}); err != nil {
+		return j.o.Cluster.Explain("look for fresh copies of dependencies", err)
 	}
 	r := &running{Janitor: j, queue: workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[item]())}
 	selected := informers.WithTweakListOptions(func(o *metav1.ListOptions) { o.LabelSelector = kube.EnvironmentSelector })
@@ -80,8 +88,22 @@ func (j *Janitor) Run(ctx context.Context) error {
 		}
 		synced = append(synced, ns.Informer().HasSynced)
 	}
+	fc := informers.NewSharedInformerFactoryWithOptions(kc, 0, informers.WithNamespace(j.o.Namespace),
+		informers.WithTweakListOptions(func(o *metav1.ListOptions) { o.LabelSelector = kube.CopySelector }))
+	for _, w := range []struct {
+		informer cache.SharedIndexInformer
+		into     *cache.Indexer
+	}{{fc.Apps().V1().Deployments().Informer(), &r.copied.deployments}, {fc.Apps().V1().StatefulSets().Informer(), &r.copied.statefulSets}} {
+		if err := r.watchCopies(w.informer); err != nil {
+			return fmt.Errorf("watch fresh copies: %w", err)
+		}
+		*w.into = w.informer.GetIndexer()
+		synced = append(synced, w.informer.HasSynced)
+	}
 	f.StartWithContext(ctx)
+	fc.StartWithContext(ctx)
 	defer f.Shutdown()
+	defer fc.Shutdown()
 	defer cancel()
 	if !cache.WaitForCacheSync(ctx.Done(), synced...) {
 		return nil
@@ -104,6 +126,52 @@ func (j *Janitor) Run(ctx context.Context) error {
 	wg.Wait()
 	j.o.Logger.Info("janitor: leaves")
 	return nil
+}
+
+// watchCopies makes a change of a copy one that its environment is looked at for.
+func (r *running) watchCopies(i cache.SharedIndexInformer) error {
+	if err := i.SetWatchErrorHandlerWithContext(r.lost); err != nil {
+		return err
+	}
+	if err := i.AddIndexers(cache.Indexers{byEnvironment: func(o any) ([]string, error) {
+		m, ok := o.(metav1.Object)
+		if !ok {
+			return nil, nil
+		}
+		return []string{m.GetNamespace() + "/" + m.GetLabels()[kube.CopySelector]}, nil
+	}}); err != nil {
+		return err
+	}
+	_, err := i.AddEventHandler(r.handler(func(o metav1.Object, deleted bool) {
+		if !deleted {
+			r.queue.Add(item{o.GetNamespace(), o.GetLabels()[kube.CopySelector]})
+		}
+	}))
+	return err
+}
+
+// copiesOf are those of an environment, as the watch has them.
+func (r *running) copiesOf(d *appsv1.Deployment) (out kube.Copies, err error) {
+	key := d.Namespace + "/" + d.Name
+	ds, err := r.copied.deployments.ByIndex(byEnvironment, key)
+	if err != nil {
+		return out, fmt.Errorf("look for copies: %w", err)
+	}
+	for _, o := range ds {
+		if d, ok := o.(*appsv1.Deployment); ok {
+			out.Deployments = append(out.Deployments, d)
+		}
+	}
+	ss, err := r.copied.statefulSets.ByIndex(byEnvironment, key)
+	if err != nil {
+		return out, fmt.Errorf("look for copies: %w", err)
+	}
+	for _, o := range ss {
+		if s, ok := o.(*appsv1.StatefulSet); ok {
+			out.StatefulSets = append(out.StatefulSets, s)
+		}
+	}
+	return out, nil
 }
 
 // lost tells of a watch or a list that failed. The informer tries again; without this it would in silence.
@@ -162,6 +230,16 @@ func (r *running) look(ctx context.Context, it item) (wait time.Duration, err er
 	f, err := r.deployment(ctx, d)
 	if f == nil || err != nil {
 		return 0, err
+	}
+	// What was just put to sleep or woken comes by the watch once more, and its copies then.
+	have, err := r.copiesOf(d)
+	if err != nil {
+		return 0, err
+	}
+	if have.Differ(d) && !r.o.DryRun {
+		if err := r.copies(ctx, d, have, f); err != nil {
+			return 0, err
+		}
 	}
 	now, err := r.o.now()
 	if err != nil {
