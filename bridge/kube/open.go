@@ -386,6 +386,8 @@ func (op *opening) copies(ctx context.Context, bp *blueprint) (*copying, error) 
 	if len(op.around.fresh()) == 0 && (op.existing == nil || !op.around.copied(op.spec.Name)) {
 		return &copying{op: op}, nil
 	}
+	images := op.digests(ctx)
+	defer images()
 	owner := op.existing
 	if owner == nil {
 		if len(op.missing) > 0 {
@@ -406,7 +408,7 @@ func (op *opening) copies(ctx context.Context, bp *blueprint) (*copying, error) 
 		}
 		op.anchor = owner
 	}
-	cp, err := op.startCopies(ctx, owner)
+	cp, err := op.startCopies(ctx, owner, images)
 	if err != nil {
 		return nil, err
 	}
