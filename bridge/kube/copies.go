@@ -99,10 +99,16 @@ const ensureTries = 5
 // ensure makes an object or brings ours up to date. What has its name and is not ours is left as it is.
 func (op *opening) ensure(ctx context.Context, env dependency.Environment, k kind, want object) (object, error) {
 	act := "make " + k.name + " " + want.GetName()
-	for range ensureTries {
-		have, err := k.get(ctx, want.GetName())
+	for try := range ensureTries {
+		// An environment that has just been made has nothing yet. Each question less is a round trip before its copies start.
+		unasked := op.anchor != nil && try == 0
+		var have object
+		var err error
+		if !unasked {
+			have, err = k.get(ctx, want.GetName())
+		}
 		switch {
-		case isNotFound(err):
+		case unasked || isNotFound(err):
 			made, err := k.create(ctx, want)
 			if apierrors.IsAlreadyExists(err) {
 				continue
@@ -182,8 +188,9 @@ type copying struct {
 	env     dependency.Environment
 	fresh   []*dependency.Found
 	aliases []dependency.Alias
-	seeds   map[string]batchv1.JobSpec // by dependency
-	wanted  map[string]bool            // "Kind/name" of everything that is to be there
+	seeds   map[string]batchv1.JobSpec          // by dependency
+	wanted  map[string]bool                     // "Kind/name" of everything that is to be there
+	images  func() map[string]map[string]string // by dependency and container: digests
 	// finished: they were waited for already.
 	finished bool
 
@@ -193,9 +200,9 @@ type copying struct {
 
 // startCopies makes the Services of all fresh copies. They come first, so that every pod can be told all addresses: with
 // that two copies can depend on each other.
-func (op *opening) startCopies(ctx context.Context, owner *appsv1.Deployment) (*copying, error) {
+func (op *opening) startCopies(ctx context.Context, owner *appsv1.Deployment, images func() map[string]map[string]string) (*copying, error) {
 	cp := &copying{op: op, env: dependency.Environment{Name: owner.Name, Namespace: owner.Namespace, UID: owner.UID, Own: op.isolated, Adapt: op.adapt()}, fresh: op.around.fresh(),
-		wanted: map[string]bool{}, uids: map[string]types.UID{}, seeds: map[string]batchv1.JobSpec{}}
+		wanted: map[string]bool{}, uids: map[string]types.UID{}, seeds: map[string]batchv1.JobSpec{}, images: images}
 	var mu sync.Mutex
 	err := each(cp.fresh, func(d *dependency.Found) error {
 		if d.Seed != "" {
@@ -247,6 +254,7 @@ func each[T any](list []T, f func(T) error) error {
 // workloads makes claims and workloads.
 func (cp *copying) workloads(ctx context.Context) error {
 	op, ns := cp.op, cp.env.Namespace
+	images := cp.images()
 	return each(cp.fresh, func(d *dependency.Found) error {
 		claims := map[string]*corev1.PersistentVolumeClaim{}
 		for _, name := range d.Claims() {
@@ -256,7 +264,7 @@ func (cp *copying) workloads(ctx context.Context) error {
 			}
 			claims[name] = p
 		}
-		c, err := d.WorkloadCopy(cp.env, claims, op.images(ctx, d), cp.aliases)
+		c, err := d.WorkloadCopy(cp.env, claims, images[d.Name], cp.aliases)
 		if err != nil {
 			return err
 		}
@@ -294,6 +302,26 @@ func (cp *copying) want(kind, name string) {
 	cp.mu.Lock()
 	defer cp.mu.Unlock()
 	cp.wanted[kind+"/"+name] = true
+}
+
+// digests asks for the images of all that is to be copied. It goes on beside what is made meanwhile; the answer waits for it.
+func (op *opening) digests(ctx context.Context) func() map[string]map[string]string {
+	fresh := op.around.fresh()
+	out := map[string]map[string]string{}
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for _, d := range fresh {
+		wg.Go(func() {
+			if d.Behind == nil {
+				return
+			}
+			i := op.images(ctx, d)
+			mu.Lock()
+			defer mu.Unlock()
+			out[d.Name] = i
+		})
+	}
+	return func() map[string]map[string]string { wg.Wait(); return out }
 }
 
 // images are the digests that staging runs, where a pod of it can be seen.

@@ -428,6 +428,8 @@ func (op *opening) copies(ctx context.Context, bp *blueprint) (*copying, error) 
 	if len(op.around.fresh()) == 0 && (op.existing == nil || len(op.around.own) == 0) {
 		return &copying{op: op}, nil
 	}
+	images := op.digests(ctx)
+	defer images()
 	owner := op.existing
 	if owner == nil {
 		if len(op.missing) > 0 {
@@ -450,7 +452,7 @@ func (op *opening) copies(ctx context.Context, bp *blueprint) (*copying, error) 
 	} else if err := op.furnish(ctx); err != nil { // what their pods name has to be there first
 		return nil, err
 	}
-	cp, err := op.startCopies(ctx, owner)
+	cp, err := op.startCopies(ctx, owner, images)
 	if err != nil {
 		return nil, err
 	}

@@ -77,8 +77,8 @@ func crowd(ctx context.Context) (r crowdReport, err error) {
 	r.AgentMB[0] = residentMB(pid)
 
 	live := map[string]chan struct{}{}
-	var mu sync.Mutex // of live and failed
-	failed := map[string]string{}
+	var mu sync.Mutex             // of live and failed
+	failed := map[string]string{} // the last problem of each
 	of := func(name string) chan struct{} {
 		mu.Lock()
 		defer mu.Unlock()
@@ -99,11 +99,12 @@ func crowd(ctx context.Context) (r crowdReport, err error) {
 			}
 			c := of(svc.Name)
 			for _, p := range svc.Problems {
+				say("%s: %s", svc.Name, p.Message)
 				mu.Lock()
 				failed[svc.Name] = p.Message
 				mu.Unlock()
 			}
-			if svc.Phase == api.PhaseLive {
+			if svc.Phase == api.PhaseLive || svc.Phase == api.PhaseEnded {
 				select {
 				case <-c:
 				default:
@@ -209,9 +210,16 @@ func (s *staging) runOne(ctx context.Context, a *agent.Client, dir string, i int
 	select {
 	case <-of(ans.Name):
 	case <-ctx.Done():
-		return 0, errors.New("it is not live")
+		return 0, fmt.Errorf("%s is not live", ans.Name)
 	}
 	took := measure.MS(time.Since(start))
+	all, err := a.Services(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if i := slices.IndexFunc(all, func(s api.Service) bool { return s.Name == ans.Name }); i < 0 || all[i].Phase == api.PhaseEnded {
+		return 0, errors.New("its session has ended")
+	}
 	say("%s is live after %.0f ms", ans.Name, took)
 	return took, nil
 }

@@ -158,7 +158,7 @@ func turns(ctx context.Context) (s sharedReport, f freshReport, err error) {
 		if err != nil {
 			return s, f, err
 		}
-		say("round %d: none %.0f, shared %.0f, alone %.0f, five plain %.0f, five fresh %.0f", i, a, b, one, floor, c)
+		say("round %d: none %.0f, shared %.0f, alone %v, five plain %.0f, five fresh %.0f", i, a, b, one, floor, c)
 		if i < *warm {
 			continue
 		}

@@ -37,7 +37,8 @@ func newStaging(ctx context.Context) (*staging, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w (make cluster starts the test cluster)", err)
 	}
-	cfg.QPS = -1 // as Fairlead's own
+	cfg.QPS = -1                           // as Fairlead's own
+	cfg.WarningHandler = rest.NoWarnings{} // of kinds that are only counted
 	k, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
 		return nil, err
