@@ -69,6 +69,7 @@ const (
 	PhaseFailed   Phase = "failed"   // the last save does not build or ship; what ran before goes on running
 	PhaseDown     Phase = "down"     // the process ended; the next save starts it again
 	PhaseLost     Phase = "lost"     // the connection is lost; it is tried again
+	PhaseWaking   Phase = "waking"   // the environment was asleep, and was woken; requests wait for it
 	PhaseStopping Phase = "stopping"
 	PhaseEnded    Phase = "ended" // the session is over; Problems say why if it was not asked for
 )

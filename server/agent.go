@@ -67,6 +67,7 @@ type runner interface {
 	keepUntil(context.Context, time.Time) (bool, error)
 	keptUntil() time.Time
 	Saved(paths []string)
+	Wanted(why string)
 	Discard()
 	CancelBuild()
 	CancelTransfer()
@@ -330,6 +331,9 @@ func (a *Agent) run(ctx context.Context, r api.RunRequest) (api.RunAnswer, error
 		a.mu.Unlock()
 		if keep && ans.Joined {
 			h.session.Keep(true)
+		}
+		if ans.Joined { // how that goes is told by events
+			a.wg.Go(func() { h.session.Wanted("it was asked for again") })
 		}
 		return ans, nil
 	}

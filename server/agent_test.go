@@ -24,6 +24,7 @@ type fakeSession struct {
 	ended     bool
 	discarded bool
 	saves     []string
+	wanted    []string
 	canceled  []string
 	until     time.Time
 }
@@ -44,6 +45,7 @@ func (f *fakeSession) keepUntil(_ context.Context, t time.Time) (bool, error) {
 func (f *fakeSession) keptUntil() time.Time { return f.until }
 func (f *fakeSession) Discard()             { f.discarded = true }
 func (f *fakeSession) Saved(p []string)     { f.saves = append(f.saves, p...) }
+func (f *fakeSession) Wanted(why string)    { f.wanted = append(f.wanted, why) }
 func (f *fakeSession) CancelBuild()         { f.canceled = append(f.canceled, "build") }
 func (f *fakeSession) CancelTransfer()      { f.canceled = append(f.canceled, "transfer") }
 func (f *fakeSession) Debug(string, string) (*Claim, error) {

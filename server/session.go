@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"maps"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -41,8 +40,10 @@ type Config struct {
 	Process api.Process
 	Folders []syncer.Folder
 	// Reload reads the settings again after one of SettingsFiles changed; may be nil. Problems leave things as they are.
-	Reload        func() (api.Process, build.Config, []*api.Problem)
+	Reload        func() (Reloaded, []*api.Problem)
 	SettingsFiles []string
+	// Lease is what the environment is opened with.
+	Lease Lease
 	// Ignored says which changes of files are nobody's business; may be nil.
 	Ignored func(path string) bool
 	// Rest is how long after a save the watcher waits for more of it; 0 is its measured default.
@@ -60,6 +61,13 @@ type Config struct {
 	expand func(string) string
 	// note is told the steps of state.go that are no events, in order with Emit; may be nil.
 	note func(step any)
+}
+
+// Reloaded is what changed settings may change in a session that runs.
+type Reloaded struct {
+	Process api.Process
+	Build   build.Config
+	Lease   Lease
 }
 
 // logFollower is a bridge.Environment in which more runs than the service. FollowLogs tells what the other containers write
@@ -85,6 +93,9 @@ type Session struct {
 	builds *builds
 	debug  *debugging
 	uses   uses
+	waking waking
+	life   context.Context // ends with Run: of what a connection's change or a front end leads to
+	die    context.CancelFunc
 
 	emitMu sync.Mutex
 
@@ -98,7 +109,10 @@ type Session struct {
 	watcher   atomic.Pointer[watch.Watcher]
 	crashes   crash.Parser // of the pod's goroutine
 
+	leases chan Lease // the last change of it, for followLease
+
 	mu    sync.Mutex
+	lease Lease
 	proc  api.Process // what the settings say now
 	saved map[api.Generation]time.Time
 	ready map[api.Generation]string // the URL that was told
@@ -120,7 +134,7 @@ func NewSession(cfg Config) (*Session, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Session{cfg: cfg, proc: cfg.Process, keep: &keeper{recs: cfg.Records, rec: rec}, watching: make(chan struct{}), envReady: make(chan struct{}),
+	s := &Session{cfg: cfg, proc: cfg.Process, lease: cfg.Lease, leases: make(chan Lease, 1), keep: &keeper{recs: cfg.Records, rec: rec}, watching: make(chan struct{}), envReady: make(chan struct{}),
 		saved: map[api.Generation]time.Time{}, ready: map[api.Generation]string{}, again: map[api.Generation]bool{}}
 	s.kept.Store(cfg.Keep)
 	s.conn = bridge.New(bridge.Options{Dial: s.dial, Token: rec.Token, Name: rec.Agent, TakeOver: cfg.TakeOver, Keep: cfg.Keep, OnState: s.connState})
@@ -135,10 +149,8 @@ func NewSession(cfg Config) (*Session, error) {
 		Building: func(g api.Generation) { s.debug.building(g); s.note(building{g}) }, Hold: s.debug.hold,
 	})
 	s.loop.Number(rec.Generation)
-	s.tun = newTunnels(maps.Clone(rec.Ports), func(ctx context.Context, port int) (net.Conn, error) {
-		s.uses.note("a request")
-		return s.conn.DialPort(ctx, port)
-	})
+	s.tun = newTunnels(maps.Clone(rec.Ports), s.dialPort)
+	s.life, s.die = context.WithCancel(context.Background())
 	return s, nil
 }
 
@@ -208,6 +220,7 @@ func (s *Session) Run(ctx context.Context) error {
 	defer cancel(nil)
 	var wg sync.WaitGroup
 	defer s.tun.wait()
+	context.AfterFunc(ctx, s.die)
 	fail := func(err error) {
 		if err != nil && ctx.Err() == nil {
 			cancel(err)
@@ -220,6 +233,7 @@ func (s *Session) Run(ctx context.Context) error {
 	wg.Go(func() { s.followOthers(ctx) })
 	wg.Go(func() { s.followDependencies(ctx) })
 	wg.Go(func() { s.renew(ctx) })
+	wg.Go(func() { s.followLease(ctx) })
 	wg.Go(func() { fail(ended(ctx, s.watch(ctx))) })
 	wg.Go(func() {
 		select {
@@ -338,6 +352,7 @@ func (s *Session) close(why error) error {
 func (s *Session) connState(connected bool, err error) {
 	switch {
 	case connected:
+		s.away(nil)
 		s.sweep()
 		if err := s.keep.change(func(r *Record) { r.Environment = s.env.Info() }); err != nil { // the pod may be another one
 			s.cfg.Logger.Warn("the record was not written", "err", err)
@@ -346,6 +361,11 @@ func (s *Session) connState(connected bool, err error) {
 		s.loop.Resync()
 		s.debug.resume()
 	case err != nil:
+		s.away(err)
+		var p *api.Problem
+		if errors.As(err, &p) && p.Code == api.CodeAsleep && s.wake(false, "its agent came back") {
+			return
+		}
 		s.tell("lost", err.Error())
 	}
 }
@@ -362,7 +382,7 @@ func (s *Session) sweep() {
 
 // reload takes changed settings over, if they are right.
 func (s *Session) reload() bool {
-	p, b, problems := s.cfg.Reload()
+	now, problems := s.cfg.Reload()
 	wrong := false
 	s.note(settingsRead{problems})
 	for _, pr := range problems {
@@ -374,9 +394,10 @@ func (s *Session) reload() bool {
 		return false
 	}
 	s.mu.Lock()
-	s.proc = p
+	s.proc = now.Process
 	s.mu.Unlock()
-	s.builds.configure(b)
+	s.builds.configure(now.Build)
+	s.setLease(now.Lease)
 	return true
 }
 

@@ -168,13 +168,17 @@ func (s *state) environment(e *api.EnvironmentEvent) {
 		s.envReason = s.lost + "; " + e.Reason
 		return
 	}
+	if e.State == "connecting" && s.env == "waking" { // what of it is waited for
+		s.envReason = e.Reason
+		return
+	}
 	s.env, s.envReason = e.State, e.Reason
 	switch e.State {
 	case "lost":
 		s.lost = e.Reason
 		s.replace(keyEnvironment, keyEnvironment, []*api.Problem{{Code: api.CodeLost, Severity: api.SeverityWarning, Message: e.Reason,
 			Hint: "it is tried again; what is saved meanwhile is shipped then"}})
-	case "connected":
+	case "connected", "waking":
 		delete(s.problems, keyEnvironment)
 	case "stopping":
 		s.stopping = true
@@ -327,6 +331,8 @@ func (s *state) phase() (api.Phase, string) {
 		return api.PhaseStopping, s.stop
 	case s.env == "lost":
 		return api.PhaseLost, s.envReason
+	case s.env == "waking":
+		return api.PhaseWaking, s.envReason
 	case s.env != "connected":
 		return api.PhaseOpening, s.envReason
 	case s.working == api.PhaseBuilding:
