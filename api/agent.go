@@ -135,6 +135,8 @@ type Update struct {
 	// Name and Event: what happened to the service of that name, except its log lines.
 	Name  string          `json:"name,omitempty"`
 	Event json.RawMessage `json:"event,omitempty"`
+	// Due is an environment without a session that goes soon. Each is told once, over restarts of the agent too.
+	Due *Due `json:"due,omitempty"`
 }
 
 // KeepRequest makes a session live without a front end (POST /v1/services/NAME/keep).

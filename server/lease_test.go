@@ -66,7 +66,7 @@ func TestAgentKeepsUntil(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, all := fakeAgent()
 		run := func() {
-			at, err := a.attach("a", "a")
+			at, err := a.attach("a", "a", false)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -26,6 +26,8 @@ type Agent interface {
 	DebugChoice(ctx context.Context, name string, ch api.DebugChoice) error
 	// KeepUntil keeps the environment until a time, used or not; the zero time keeps it no longer.
 	KeepUntil(ctx context.Context, name string, until time.Time) error
+	// AnswerDue does api.DueKeep or api.DueStop to an environment that is due.
+	AnswerDue(ctx context.Context, id, do string) error
 	// Restart ends the agent, whatever it holds; Attach starts the next one.
 	Restart(ctx context.Context) error
 }
@@ -95,6 +97,10 @@ func (s *Server) handle(u Update) {
 		s.update(u.Service)
 	case u.Synced:
 		s.synced()
+	case u.Due != nil:
+		due := *u.Due
+		s.spawn(func(ctx context.Context) { s.askDue(ctx, due) })
+		return
 	default:
 		return // events: what matters of them is in the service
 	}

@@ -479,6 +479,11 @@ func (a *fakeAgent) KeepUntil(_ context.Context, name string, until time.Time) e
 	return nil
 }
 
+func (a *fakeAgent) AnswerDue(_ context.Context, id, do string) error {
+	a.note("due %s: %s", id, do)
+	return nil
+}
+
 func (a *fakeAgent) Run(ctx context.Context, r api.RunRequest) (api.RunAnswer, error) {
 	dir := r.Dir
 	if r.Path != "" {
