@@ -83,6 +83,7 @@ const (
 	PhaseFailed   Phase = "failed"   // the last save does not build or ship; what ran before goes on running
 	PhaseDown     Phase = "down"     // the process ended; the next save starts it again
 	PhaseLost     Phase = "lost"     // the connection is lost; it is tried again
+	PhaseWaking   Phase = "waking"   // the environment was asleep, and was woken; requests wait for it
 	PhaseStopping Phase = "stopping"
 	PhaseEnded    Phase = "ended" // the session is over; Problems say why if it was not asked for
 )
@@ -151,6 +152,8 @@ type Update struct {
 	// Name and Event: what happened to the service of that name, except its log lines.
 	Name  string          `json:"name,omitempty"`
 	Event json.RawMessage `json:"event,omitempty"`
+	// Due is an environment without a session that goes soon. Each is told once, over restarts of the agent too.
+	Due *Due `json:"due,omitempty"`
 }
 
 // KeepRequest makes a session live without a front end (POST /v1/services/NAME/keep).

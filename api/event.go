@@ -41,9 +41,9 @@ func (h *Header) Head() *Header { return h }
 type EnvironmentEvent struct {
 	Header
 	Environment
-	// State is "finding", "creating", "connecting", "connected", "lost", "stopping", "stopped" or "deleted".
+	// State is "finding", "creating", "connecting", "connected", "lost", "waking", "stopping", "stopped" or "deleted".
 	State string `json:"state"`
-	// Reason says in words why, for "lost", or what is being waited for.
+	// Reason says in words why, for "lost" and "waking", or what is being waited for.
 	Reason string `json:"reason,omitempty"`
 }
 

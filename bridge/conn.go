@@ -50,6 +50,7 @@ type Conn struct {
 	opts     Options
 	instance string
 	http     *http.Client
+	retry    chan struct{} // see Retry
 
 	mu    sync.Mutex
 	keep  bool   // Options.Keep, as SetKeep changed it
@@ -74,7 +75,7 @@ const maxMessage = 4 << 20
 func New(opts Options) *Conn {
 	var id [8]byte
 	rand.Read(id[:])
-	c := &Conn{opts: opts, keep: opts.Keep, token: opts.Token, instance: hex.EncodeToString(id[:]), up: make(chan struct{})}
+	c := &Conn{opts: opts, keep: opts.Keep, token: opts.Token, instance: hex.EncodeToString(id[:]), up: make(chan struct{}), retry: make(chan struct{}, 1)}
 	c.http = &http.Client{Transport: &http.Transport{
 		DialContext:        func(ctx context.Context, _, _ string) (net.Conn, error) { return c.open(ctx) },
 		DisableKeepAlives:  true, // a stream costs nothing, and a stale one would fail a request after a reconnect
@@ -105,6 +106,9 @@ func (c *Conn) Run(ctx context.Context) error {
 		t := time.NewTimer(wait)
 		select {
 		case <-t.C:
+		case <-c.retry:
+			t.Stop()
+			wait = backoffFirst
 		case <-ctx.Done():
 			t.Stop()
 			c.giveUp(ctx.Err())
@@ -219,6 +223,21 @@ func (c *Conn) Reconnect() {
 	c.mu.Unlock()
 	if sess != nil {
 		sess.Close()
+	}
+}
+
+// Up says whether the connection is up.
+func (c *Conn) Up() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.sess != nil
+}
+
+// Retry makes Run connect at once if it waits for the next attempt: something has changed.
+func (c *Conn) Retry() {
+	select {
+	case c.retry <- struct{}{}:
+	default:
 	}
 }
 

@@ -45,6 +45,9 @@ type AgentConfig struct {
 	// without a word; zero is a minute.
 	Idle, Grace time.Duration
 	Logger      *slog.Logger
+	// Others looks after the user's environments that have no session; nil without. DueFile remembers what of them was told.
+	Others  Others
+	DueFile string
 
 	newSession func(Config) (runner, error) // for tests
 }
@@ -69,6 +72,7 @@ type runner interface {
 	keepUntil(context.Context, time.Time) (bool, error)
 	keptUntil() time.Time
 	Saved(paths []string)
+	Wanted(why string)
 	Discard()
 	CancelBuild()
 	CancelTransfer()
@@ -83,7 +87,7 @@ type runner interface {
 
 // Agent holds the sessions of one user: front ends ask for them, hold them and are told of them. Its goroutines, all ended
 // when Run returns: the listeners' servers with one for each request, one a session (which has its own), two for each
-// attachment.
+// attachment, and one that looks for environments that are due.
 //
 // A session lives as long as somebody holds it: a client is attached, or was until less than AgentConfig.Grace ago, or an
 // environment that somebody holds needs it (dependency.go). A client that left on purpose holds nothing any more. A session
@@ -104,6 +108,7 @@ type Agent struct {
 	clients  map[string]*client
 	attached map[*attachment]bool
 	busy     int // requests under way
+	due      dues
 	idle     *time.Timer
 }
 
@@ -142,6 +147,7 @@ type client struct {
 // take them is cut off, and gets everything anew when it comes back.
 type attachment struct {
 	client  string
+	asks    bool            // it can ask the user, and not only show
 	updates chan api.Update // closed when the agent ends
 	slow    chan struct{}   // closed when it is to be cut off
 }
@@ -166,6 +172,8 @@ func NewAgent(cfg AgentConfig) *Agent {
 	rand.Read(t[:])
 	a := &Agent{cfg: cfg, info: api.Agent{Version: cfg.Version, PID: os.Getpid(), Started: time.Now(), DAP: cfg.DAP}, token: hex.EncodeToString(t[:]),
 		leaving: make(chan struct{}), sessions: map[string]*held{}, ended: map[string]*journal.Journal{}, clients: map[string]*client{}, attached: map[*attachment]bool{}}
+	a.due = dues{file: cfg.DueFile, look: make(chan struct{}, 1)}
+	a.loadDue()
 	return a
 }
 
@@ -195,6 +203,11 @@ func (a *Agent) Run(ctx context.Context, unix, tcp net.Listener) error {
 		serve(servers[1], tcp)
 	}
 	serve(servers[0], unix)
+	dctx, stopDue := context.WithCancel(base)
+	defer stopDue()
+	if a.cfg.Others != nil {
+		a.wg.Go(func() { a.watchDue(dctx) })
+	}
 	a.mu.Lock()
 	a.touch()
 	a.mu.Unlock()
@@ -206,6 +219,7 @@ func (a *Agent) Run(ctx context.Context, unix, tcp net.Listener) error {
 	case <-a.leaving:
 	case err = <-failed:
 	}
+	stopDue()
 	a.end("the agent was stopped")
 	unix.Close() // from now on front ends start another agent, which waits for this one's end
 	a.mu.Lock()
@@ -343,6 +357,9 @@ func (a *Agent) enter(ctx context.Context, plan Plan, client string, keepIt bool
 		a.mu.Unlock()
 		if keep && ans.Joined {
 			h.session.Keep(true)
+		}
+		if ans.Joined { // how that goes is told by events
+			a.wg.Go(func() { h.session.Wanted("it was asked for again") })
 		}
 		return ans, nil
 	}
@@ -546,7 +563,7 @@ func (a *Agent) send(at *attachment, u api.Update) {
 }
 
 // attach makes a client present. What there is comes first.
-func (a *Agent) attach(id, name string) (*attachment, error) {
+func (a *Agent) attach(id, name string, asks bool) (*attachment, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.ending {
@@ -556,7 +573,7 @@ func (a *Agent) attach(id, name string) (*attachment, error) {
 	c.name = cmp.Or(name, c.name)
 	c.attached++
 	c.stopGrace()
-	at := &attachment{client: id, updates: make(chan api.Update, attachmentQueue+len(a.sessions)), slow: make(chan struct{})}
+	at := &attachment{client: id, asks: asks, updates: make(chan api.Update, attachmentQueue+len(a.sessions)), slow: make(chan struct{})}
 	info := a.info
 	a.send(at, api.Update{Agent: &info})
 	for _, n := range a.sortedNames() {
@@ -568,6 +585,10 @@ func (a *Agent) attach(id, name string) (*attachment, error) {
 	}
 	a.send(at, api.Update{Synced: true})
 	a.attached[at] = true
+	select {
+	case a.due.look <- struct{}{}:
+	default:
+	}
 	a.touch()
 	return at, nil
 }

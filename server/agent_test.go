@@ -24,6 +24,7 @@ type fakeSession struct {
 	ended     bool
 	discarded bool
 	saves     []string
+	wanted    []string
 	canceled  []string
 	until     time.Time
 }
@@ -44,6 +45,7 @@ func (f *fakeSession) keepUntil(_ context.Context, t time.Time) (bool, error) {
 func (f *fakeSession) keptUntil() time.Time { return f.until }
 func (f *fakeSession) Discard()             { f.discarded = true }
 func (f *fakeSession) Saved(p []string)     { f.saves = append(f.saves, p...) }
+func (f *fakeSession) Wanted(why string)    { f.wanted = append(f.wanted, why) }
 func (f *fakeSession) CancelBuild()         { f.canceled = append(f.canceled, "build") }
 func (f *fakeSession) CancelTransfer()      { f.canceled = append(f.canceled, "transfer") }
 func (f *fakeSession) Restart()             { f.canceled = append(f.canceled, "restart") }
@@ -82,7 +84,7 @@ func TestAgentHolds(t *testing.T) {
 		joined := make([]bool, 2)
 		at := make([]*attachment, 2)
 		for i, id := range []string{"a", "b"} {
-			at[i], _ = a.attach(id, id)
+			at[i], _ = a.attach(id, id, false)
 			wg.Go(func() {
 				ans, err := a.run(t.Context(), api.RunRequest{Client: id, Dir: "/x", Args: []string{id}})
 				if err != nil {
@@ -107,7 +109,7 @@ func TestAgentHolds(t *testing.T) {
 		if s := a.services(); len(s) != 1 || s[0].Phase != api.PhaseStopping {
 			t.Fatalf("%+v", s)
 		}
-		at[0], _ = a.attach("c", "c")
+		at[0], _ = a.attach("c", "c", false)
 		if ans, err := a.run(t.Context(), api.RunRequest{Client: "c", Dir: "/x"}); err != nil || ans.Joined || !(*all)[0].over() || len(*all) != 2 {
 			t.Fatalf("%+v %v: the next one began before the first had ended", ans, err)
 		}
@@ -121,13 +123,13 @@ func TestAgentHolds(t *testing.T) {
 func TestAgentGraceAndIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, all := fakeAgent()
-		at, _ := a.attach("a", "a")
+		at, _ := a.attach("a", "a", false)
 		if _, err := a.run(t.Context(), api.RunRequest{Client: "a", Dir: "/x"}); err != nil {
 			t.Fatal(err)
 		}
 		a.detach(at, false)
 		time.Sleep(59 * time.Second)
-		at, _ = a.attach("a", "a")
+		at, _ = a.attach("a", "a", false)
 		time.Sleep(10 * time.Minute)
 		if len(a.services()) != 1 {
 			t.Fatal("what a client held that came back is gone")

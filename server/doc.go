@@ -7,8 +7,10 @@
 // On the private unix socket, HTTP/1.1, JSON in api's types. Who can connect is the user; there is no token.
 //
 //	GET  /v1/agent                        api.Agent
-//	GET  /v1/attach?client=ID&name=NAME   websocket: one api.Update a message. The presence of a front end, of an ID that it
-//	                                      chose. Closed with 1000, all that it holds is released at once; lost, after a minute
+//	GET  /v1/attach?client=ID&name=NAME&asks
+//	                                      websocket: one api.Update a message. The presence of a front end, of an ID that it
+//	                                      chose. Closed with 1000, all that it holds is released at once; lost, after a minute.
+//	                                      With asks it can ask its user, what becomes of an environment that is due, say
 //	POST /v1/run                          api.RunRequest -> api.RunAnswer, when the settings and the main package are known
 //	POST /v1/join                         api.JoinRequest -> api.RunAnswer, when the environment was found. It is another user's:
 //	                                      its session follows it, and stop leaves it as it is
@@ -31,6 +33,7 @@
 //	                                      both: a debugger of its own for a test or a core file
 //	POST /v1/services/NAME/debug/test     api.DebugTest -> api.TaskStarted, when it is built and in the pod
 //	POST /v1/services/NAME/debug/choice   api.DebugChoice -> 204
+//	POST /v1/due/ID                       api.DueRequest -> 204, when it is done
 //	POST /v1/shutdown?force               202; 409 while there are sessions, unless force
 //
 // On TCP loopback only the journals, with a token (journal.Loopback).

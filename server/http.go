@@ -138,6 +138,12 @@ func (a *Agent) handler() http.Handler {
 			finish(w, http.StatusNoContent, a.debugChoice(r.PathValue("name"), req))
 		}
 	})
+	mux.HandleFunc("POST /v1/due/{id}", func(w http.ResponseWriter, r *http.Request) {
+		var req api.DueRequest
+		if decode(w, r, &req) {
+			finish(w, http.StatusNoContent, a.answerDue(r.Context(), r.PathValue("id"), req.Do))
+		}
+	})
 	mux.HandleFunc("POST /v1/shutdown", func(w http.ResponseWriter, r *http.Request) {
 		finish(w, http.StatusAccepted, a.shutdown(r.URL.Query().Has("force")))
 	})
@@ -210,7 +216,7 @@ func (a *Agent) serveAttach(w http.ResponseWriter, r *http.Request) {
 		problems(w, http.StatusUpgradeRequired, badRequest("attach is a websocket"))
 		return
 	}
-	at, err := a.attach(id, name)
+	at, err := a.attach(id, name, q.Has("asks"))
 	if err != nil {
 		refuse(w, err)
 		return

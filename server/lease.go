@@ -21,7 +21,12 @@ type leased interface {
 	// time keeps it no longer.
 	KeepFor(ctx context.Context, d time.Duration) (time.Time, error)
 	KeepUntil(ctx context.Context, until time.Time) error
+	// SetLease says how long it stays unused, before it is put to sleep and then before it is deleted; zero is for ever.
+	SetLease(ctx context.Context, sleep, remove time.Duration) error
 }
+
+// Lease is how long an unused environment stays; zero is for ever.
+type Lease struct{ Sleep, Delete time.Duration }
 
 const (
 	// renewEvery is how often a lease is renewed at most. The shortest that an environment may stay unused is five of it.
@@ -84,6 +89,63 @@ func (s *Session) renew(ctx context.Context) {
 		w.Message = "the environment's lease is not renewed, so it may be put to sleep while it is used: " + w.Message
 		s.emit(&api.ProblemEvent{Header: api.Header{Type: api.KindProblem, Generation: s.keep.get().Generation}, Problem: w})
 	})
+}
+
+// followLease brings a lease to the environment that changed in the settings while it runs.
+func (s *Session) followLease(ctx context.Context) {
+	env, err := s.environment(ctx)
+	if err != nil {
+		return
+	}
+	l, ok := env.(leased)
+	if !ok {
+		return
+	}
+	for {
+		var want Lease
+		select {
+		case want = <-s.leases:
+		case <-ctx.Done():
+			return
+		}
+		for told := false; ; told = true {
+			rctx, cancel := context.WithTimeout(ctx, renewLimit)
+			err := l.SetLease(rctx, want.Sleep, want.Delete)
+			cancel()
+			if err == nil || ctx.Err() != nil {
+				break
+			}
+			if !told {
+				for _, p := range api.Problems(err, "lease") {
+					p.Owner, p.Severity = keySettings, api.SeverityWarning
+					p.Message = "the changed lease: does not hold yet: " + p.Message
+					s.emit(&api.ProblemEvent{Header: api.Header{Type: api.KindProblem, Generation: s.keep.get().Generation}, Problem: *p})
+				}
+			}
+			if pause(ctx, renewEvery) != nil {
+				return
+			}
+			select {
+			case want = <-s.leases: // changed once more
+			default:
+			}
+		}
+	}
+}
+
+// setLease notes a lease that the settings have now.
+func (s *Session) setLease(l Lease) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if l == s.lease {
+		return
+	}
+	s.lease = l
+	select { // only the last one counts
+	case <-s.leases:
+	default:
+	}
+	s.leases <- l
 }
 
 // renewing renews at once and then every minute until ctx ends. failed is told the first failure of each row of them.

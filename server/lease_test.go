@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -65,7 +66,7 @@ func TestAgentKeepsUntil(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, all := fakeAgent()
 		run := func() {
-			at, err := a.attach("a", "a")
+			at, err := a.attach("a", "a", false)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -130,6 +131,11 @@ type leasedEnv struct {
 	until   time.Time
 	err     error
 	deleted *bool
+	lease   func(sleep, remove time.Duration) error
+}
+
+func (e leasedEnv) SetLease(_ context.Context, sleep, remove time.Duration) error {
+	return e.lease(sleep, remove)
 }
 
 func (e leasedEnv) Renew(context.Context, string) error        { return nil }
@@ -178,4 +184,38 @@ func TestSessionLeavesWhatIsKept(t *testing.T) {
 			t.Errorf("%s: told %q", name, told)
 		}
 	}
+}
+
+// A lease that changes while the environment runs is brought to it, tried again where that fails, and then the newest.
+func TestFollowLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var got, told []string
+		fails := 1
+		var env bridge.Environment = leasedEnv{lease: func(sleep, remove time.Duration) error {
+			got = append(got, fmt.Sprint(sleep, " ", remove))
+			if fails--; fails >= 0 {
+				return errors.New("the cluster is away")
+			}
+			return nil
+		}}
+		s := &Session{keep: &keeper{}, debug: newDebugging(nil), envReady: make(chan struct{}), leases: make(chan Lease, 1)}
+		s.env.Store(&env)
+		s.cfg.Emit = func(e api.Event) { told = append(told, e.(*api.ProblemEvent).Message) }
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { s.followLease(ctx); close(done) }()
+		s.setLease(Lease{time.Hour, 2 * time.Hour}) // before there is an environment
+		close(s.envReady)
+		synctest.Wait()
+		s.setLease(Lease{3 * time.Hour, 0})
+		time.Sleep(2 * renewEvery)
+		cancel()
+		<-done
+		if d := cmp.Diff([]string{"1h0m0s 2h0m0s", "3h0m0s 0s"}, got); d != "" {
+			t.Error(d)
+		}
+		if len(told) != 1 || !strings.Contains(told[0], "does not hold yet: the cluster is away") {
+			t.Errorf("%q", told)
+		}
+	})
 }

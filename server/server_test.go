@@ -211,7 +211,7 @@ func TestWhatAFileIs(t *testing.T) {
 	dir := t.TempDir()
 	at := func(rel string) string { return filepath.Join(dir, filepath.FromSlash(rel)) }
 	settings := []string{at("fairlead.yaml"), at("../user.yaml")}
-	s := &Session{cfg: Config{SettingsFiles: settings, Reload: func() (api.Process, build.Config, []*api.Problem) { panic("not asked for") },
+	s := &Session{cfg: Config{SettingsFiles: settings, Reload: func() (Reloaded, []*api.Problem) { panic("not asked for") },
 		Folders: []syncer.Folder{{Name: "a", Path: at("a")}, {Name: "b", Path: at("b"), Ignored: func(rel string, isDir bool) bool { return rel == "sub/no.tmp" }}}}}
 	for rel, want := range map[string]bool{
 		"a/x": true, "a/deep/x": true, "a/..x": true, "b/sub/x": true, "b/sub/no.tmp": false,
@@ -267,10 +267,11 @@ func TestSweep(t *testing.T) {
 func TestReload(t *testing.T) {
 	var problems []*api.Problem
 	var told []string
-	s := &Session{keep: &keeper{}, builds: &builds{}, proc: api.Process{Port: 1}, debug: newDebugging(nil)}
+	lease := Lease{Sleep: time.Hour}
+	s := &Session{keep: &keeper{}, builds: &builds{}, proc: api.Process{Port: 1}, debug: newDebugging(nil), leases: make(chan Lease, 1)}
 	s.cfg = Config{Emit: func(e api.Event) { told = append(told, e.(*api.ProblemEvent).Code) },
-		Reload: func() (api.Process, build.Config, []*api.Problem) {
-			return api.Process{Port: 2}, build.Config{}, problems
+		Reload: func() (Reloaded, []*api.Problem) {
+			return Reloaded{Process: api.Process{Port: 2}, Lease: lease}, problems
 		}}
 	problems = []*api.Problem{{Code: "warned", Severity: api.SeverityWarning}, {Code: "wrong"}}
 	if s.reload() || s.proc.Port != 1 {
@@ -282,6 +283,15 @@ func TestReload(t *testing.T) {
 	}
 	if d := cmp.Diff([]string{"warned", "wrong", "warned"}, told); d != "" {
 		t.Error(d)
+	}
+	// Of a lease that changes again before the first change is brought anywhere, only the last counts.
+	lease.Delete = 2 * time.Hour
+	s.reload()
+	if got := <-s.leases; got != lease {
+		t.Errorf("%+v", got)
+	}
+	if s.reload(); len(s.leases) != 0 {
+		t.Error("the same lease is no change")
 	}
 }
 

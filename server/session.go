@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"maps"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -41,8 +40,10 @@ type Config struct {
 	Process api.Process
 	Folders []syncer.Folder
 	// Reload reads the settings again after one of SettingsFiles changed; may be nil. Problems leave things as they are.
-	Reload        func() (api.Process, build.Config, []*api.Problem)
+	Reload        func() (Reloaded, []*api.Problem)
 	SettingsFiles []string
+	// Lease is what the environment is opened with.
+	Lease Lease
 	// Ignored says which changes of files are nobody's business; may be nil.
 	Ignored func(path string) bool
 	// Rest is how long after a save the watcher waits for more of it; 0 is its measured default.
@@ -64,6 +65,13 @@ type Config struct {
 	expand func(string) string
 	// note is told the steps of state.go that are no events, in order with Emit; may be nil.
 	note func(step any)
+}
+
+// Reloaded is what changed settings may change in a session that runs.
+type Reloaded struct {
+	Process api.Process
+	Build   build.Config
+	Lease   Lease
 }
 
 // logFollower is a bridge.Environment in which more runs than the service. FollowLogs tells what the other containers write
@@ -89,6 +97,9 @@ type Session struct {
 	builds *builds
 	debug  *debugging
 	uses   uses
+	waking waking
+	life   context.Context // ends with Run: of what a connection's change or a front end leads to
+	die    context.CancelFunc
 
 	emitMu sync.Mutex
 
@@ -104,7 +115,10 @@ type Session struct {
 	watcher   atomic.Pointer[watch.Watcher]
 	crashes   crash.Parser // of the pod's goroutine
 
+	leases chan Lease // the last change of it, for followLease
+
 	mu    sync.Mutex
+	lease Lease
 	proc  api.Process // what the settings say now
 	saved map[api.Generation]time.Time
 	ready map[api.Generation]string // the URL that was told
@@ -126,7 +140,7 @@ func NewSession(cfg Config) (*Session, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Session{cfg: cfg, proc: cfg.Process, keep: &keeper{recs: cfg.Records, rec: rec}, watching: make(chan struct{}), envReady: make(chan struct{}),
+	s := &Session{cfg: cfg, proc: cfg.Process, lease: cfg.Lease, leases: make(chan Lease, 1), keep: &keeper{recs: cfg.Records, rec: rec}, watching: make(chan struct{}), envReady: make(chan struct{}),
 		saved: map[api.Generation]time.Time{}, ready: map[api.Generation]string{}, again: map[api.Generation]bool{}}
 	s.kept.Store(cfg.Keep)
 	s.switches = switches{asked: make(chan switchRequest, 1), over: make(chan struct{}), news: make(chan struct{}, 1)}
@@ -146,10 +160,8 @@ func NewSession(cfg Config) (*Session, error) {
 		Building: func(g api.Generation) { s.debug.building(g); s.note(building{g}) }, Hold: s.debug.hold,
 	})
 	s.loop.Number(rec.Generation)
-	s.tun = newTunnels(maps.Clone(rec.Ports), func(ctx context.Context, port int) (net.Conn, error) {
-		s.uses.note("a request")
-		return s.conn.DialPort(ctx, port)
-	})
+	s.tun = newTunnels(maps.Clone(rec.Ports), s.dialPort)
+	s.life, s.die = context.WithCancel(context.Background())
 	return s, nil
 }
 
@@ -222,6 +234,7 @@ func (s *Session) Run(ctx context.Context) error {
 	defer cancel(nil)
 	var wg sync.WaitGroup
 	defer s.tun.wait()
+	context.AfterFunc(ctx, s.die)
 	fail := func(err error) {
 		if err != nil && ctx.Err() == nil {
 			cancel(err)
@@ -234,6 +247,7 @@ func (s *Session) Run(ctx context.Context) error {
 	wg.Go(func() { s.followOthers(ctx) })
 	wg.Go(func() { s.followDependencies(ctx) })
 	wg.Go(func() { s.renew(ctx) })
+	wg.Go(func() { s.followLease(ctx) })
 	wg.Go(func() { s.followSwitches(ctx) })
 	if !s.cfg.Joined {
 		wg.Go(func() { fail(ended(ctx, s.watch(ctx))) })
@@ -365,6 +379,7 @@ func (s *Session) connState(connected bool, err error) {
 	switch {
 	case connected:
 		s.up.Store(true)
+		s.away(nil)
 		if !s.cfg.Joined { // a session that follows has built nothing
 			s.sweep()
 		}
@@ -376,12 +391,18 @@ func (s *Session) connState(connected bool, err error) {
 		s.debug.resume()
 	case err != nil:
 		s.up.Store(false)
+		s.away(err)
 		if s.switches.busy() {
 			s.progress("the pod is being replaced")
 			return
 		}
+		var p *api.Problem
+		known := errors.As(err, &p)
+		if known && p.Code == api.CodeAsleep && s.wake(false, "its agent came back") {
+			return
+		}
 		why := err.Error()
-		if p := (*api.Problem)(nil); errors.As(err, &p) && p.Hint != "" {
+		if known && p.Hint != "" {
 			why += "; " + p.Hint
 		}
 		s.tell("lost", why)
@@ -400,7 +421,7 @@ func (s *Session) sweep() {
 
 // reload takes changed settings over, if they are right.
 func (s *Session) reload() bool {
-	p, b, problems := s.cfg.Reload()
+	now, problems := s.cfg.Reload()
 	wrong := false
 	s.note(settingsRead{problems})
 	for _, pr := range problems {
@@ -412,9 +433,10 @@ func (s *Session) reload() bool {
 		return false
 	}
 	s.mu.Lock()
-	s.proc = p
+	s.proc = now.Process
 	s.mu.Unlock()
-	s.builds.configure(b)
+	s.builds.configure(now.Build)
+	s.setLease(now.Lease)
 	return true
 }
 

@@ -170,6 +170,10 @@ func (s *state) environment(e *api.EnvironmentEvent) {
 		s.envReason = s.lost + "; " + e.Reason
 		return
 	}
+	if e.State == "connecting" && s.env == "waking" { // what of it is waited for
+		s.envReason = e.Reason
+		return
+	}
 	s.env, s.envReason = e.State, e.Reason
 	switch e.State {
 	case "lost":
@@ -179,7 +183,7 @@ func (s *state) environment(e *api.EnvironmentEvent) {
 			hint = "it is tried again; its owner can say more"
 		}
 		s.replace(keyEnvironment, keyEnvironment, []*api.Problem{{Code: api.CodeLost, Severity: api.SeverityWarning, Message: e.Reason, Hint: hint}})
-	case "connected":
+	case "connected", "waking":
 		delete(s.problems, keyEnvironment)
 	case "stopping":
 		s.stopping = true
@@ -332,6 +336,8 @@ func (s *state) phase() (api.Phase, string) {
 		return api.PhaseStopping, s.stop
 	case s.env == "lost":
 		return api.PhaseLost, s.envReason
+	case s.env == "waking":
+		return api.PhaseWaking, s.envReason
 	case s.env != "connected":
 		return api.PhaseOpening, s.envReason
 	case s.working == api.PhaseBuilding:

@@ -156,7 +156,7 @@ func TestSwitchGoesBack(t *testing.T) {
 func TestSwitchRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, _ := fakeAgent()
-		at, err := a.attach("a", "a")
+		at, err := a.attach("a", "a", false)
 		if err != nil {
 			t.Fatal(err)
 		}

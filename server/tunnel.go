@@ -18,6 +18,7 @@ const tunnelWait = 30 * time.Second
 // lives, so that a URL stays what it was while pods come and go. Host headers are checked at the far end, where the
 // requests are read anyway.
 type tunnels struct {
+	// dial has a limit of its own. Its error is what a request is answered with.
 	dial func(ctx context.Context, port int) (net.Conn, error)
 	// prefer maps a port of the service to the one it had here before.
 	prefer map[int]int
@@ -116,10 +117,11 @@ func (t *tunnels) join(ctx context.Context, c net.Conn, port int) {
 	defer c.Close()
 	stop := context.AfterFunc(ctx, func() { c.Close() })
 	defer stop()
-	dctx, cancel := context.WithTimeout(ctx, tunnelWait)
-	far, err := t.dial(dctx, port)
-	cancel()
+	far, err := t.dial(ctx, port)
 	if err != nil {
+		if ctx.Err() == nil {
+			refuseConn(c, err)
+		}
 		return
 	}
 	defer far.Close()

@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 
-	"fairlead.dev/api"
 	"fairlead.dev/bridge/kube/dependency"
 	"fairlead.dev/bridge/kube/lease"
 
@@ -214,7 +213,7 @@ func (w workload) wokenReplicas() *int32 {
 
 func wokenCopy() map[string]any { return map[string]any{annAsleep: nil, annWoken: rand.Text()} }
 
-// patchCopy changes a copy that is still the very object that was looked at.
+// patchCopy changes a copy that is still the very object that was looked at, in that version.
 func (c *client) patchCopy(ctx context.Context, w workload, annotations map[string]any, replicas *int32) error {
 	spec := map[string]any{}
 	if replicas != nil {
@@ -224,8 +223,11 @@ func (c *client) patchCopy(ctx context.Context, w workload, annotations map[stri
 			spec["persistentVolumeClaimRetentionPolicy"] = map[string]any{"whenScaled": appsv1.RetainPersistentVolumeClaimRetentionPolicyType}
 		}
 	}
-	b, err := json.Marshal(map[string]any{"spec": spec,
-		"metadata": map[string]any{"uid": w.GetUID(), "resourceVersion": w.GetResourceVersion(), "annotations": annotations}})
+	meta := map[string]any{"uid": w.GetUID(), "annotations": annotations}
+	if v := w.GetResourceVersion(); v != "" {
+		meta["resourceVersion"] = v
+	}
+	b, err := json.Marshal(map[string]any{"spec": spec, "metadata": meta})
 	if err != nil {
 		return fmt.Errorf("change %s %s: %w", w.kind, w.GetName(), err)
 	}
@@ -243,30 +245,37 @@ func (c *client) patchCopy(ctx context.Context, w workload, annotations map[stri
 
 // wakeCopies wakes the fresh copies of an environment that is awake already, and returns the names of their dependencies.
 // With touch it writes to those that are awake too: a janitor that took the environment for asleep a moment ago, and is
-// about to put them to sleep, then finds that they have changed.
+// about to put them to sleep, then finds that they have changed. One that it has put to sleep since they were read is woken
+// by the same write, which says how many replicas there are to be and holds for any version of the copy.
 func (c *client) wakeCopies(ctx context.Context, d *appsv1.Deployment, touch bool) (names []string, err error) {
-	for range ensureTries {
-		all, err := c.copiesOf(ctx, d.Namespace, d.Name)
-		if err != nil {
-			return nil, err
-		}
-		again := false
-		names = nil
-		for _, w := range all.of(d) {
-			names = append(names, w.GetLabels()[dependency.LabelName])
-			if !touch && !w.asleep() {
-				continue
-			}
-			err := c.patchCopy(ctx, w, wokenCopy(), w.wokenReplicas())
-			if again = again || apierrors.IsConflict(err); err != nil && !apierrors.IsConflict(err) && !isNotFound(err) {
-				return names, c.explain("wake "+w.kind+" "+w.GetName(), err)
-			}
-		}
-		if !again {
-			slices.Sort(names)
-			return names, nil
-		}
+	all, err := c.copiesOf(ctx, d.Namespace, d.Name)
+	if err != nil {
+		return nil, err
 	}
-	return names, &api.Problem{Code: "copies-busy", Message: "the fresh dependencies of " + d.Name + " are changed by others all the time, and were not all woken",
-		Hint: "what else writes to Deployments and StatefulSets of that environment? Run it again"}
+	have := all.of(d)
+	for _, w := range have {
+		names = append(names, w.GetLabels()[dependency.LabelName])
+	}
+	slices.Sort(names)
+	return names, each(have, func(w workload) error {
+		if !touch && !w.asleep() {
+			return nil
+		}
+		replicas := w.wokenReplicas()
+		if replicas == nil {
+			replicas = &w.replicas
+		}
+		w.Object = anyVersion{w.Object}
+		err := c.patchCopy(ctx, w, wokenCopy(), replicas)
+		if isNotFound(err) || apierrors.IsConflict(err) { // another of its name by now
+			return nil
+		}
+		return c.explain("wake "+w.kind+" "+w.GetName(), err)
+	})
 }
+
+// anyVersion is an object of which the UID alone counts.
+type anyVersion struct{ metav1.Object }
+
+// GetResourceVersion is that of whichever version there is.
+func (anyVersion) GetResourceVersion() string { return "" }

@@ -66,6 +66,9 @@ func (e *Environment) Info() api.Environment {
 	return e.info
 }
 
+// UID is that of its Deployment.
+func (e *Environment) UID() string { return string(e.uid) }
+
 func (e *Environment) setPod(name string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -85,6 +85,13 @@ func (e *Environment) KeepUntil(ctx context.Context, until time.Time) error {
 	return e.changed("keep the environment", err)
 }
 
+// SetLease says how long the environment stays unused, before it is put to sleep and then before it is deleted; zero is
+// for ever. The pod is not replaced for it.
+func (e *Environment) SetLease(ctx context.Context, sleep, remove time.Duration) error {
+	err := lease.SetPolicy(ctx, e.c.kube.AppsV1().Deployments(e.namespace), e.name, e.uid, lease.Policy{Sleep: sleep, Delete: remove})
+	return e.changed("change the environment's lease", err)
+}
+
 // Kept says until when the environment is kept, used or not; the zero time if it is not.
 func (e *Environment) Kept(ctx context.Context) (time.Time, error) {
 	d, err := e.c.kube.AppsV1().Deployments(e.namespace).Get(ctx, e.name, metav1.GetOptions{})

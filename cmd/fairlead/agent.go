@@ -37,6 +37,15 @@ func agentSocket(f folders) (string, error) {
 
 // newClient makes a front end's side of the agent. start says whether an agent is started where there is none.
 func newClient(f folders, name string, start bool) (*client.Client, error) {
+	return makeClient(f, client.Options{Name: name}, start)
+}
+
+// newAskingClient is that of a front end that can ask its user. It starts an agent where there is none.
+func newAskingClient(f folders, name string) (*client.Client, error) {
+	return makeClient(f, client.Options{Name: name, Asks: true}, true)
+}
+
+func makeClient(f folders, o client.Options, start bool) (*client.Client, error) {
 	sock, err := agentSocket(f)
 	if err != nil {
 		return nil, err
@@ -46,7 +55,7 @@ func newClient(f folders, name string, start bool) (*client.Client, error) {
 			return nil, err
 		}
 	}
-	o := client.Options{Socket: sock, Version: version, Name: name}
+	o.Socket, o.Version = sock, version
 	if start {
 		o.Start = func(ctx context.Context) error { return startAgent(ctx, f) }
 	}
@@ -144,6 +153,7 @@ func runAgent(ctx context.Context, stdout, stderr io.Writer, detached bool) erro
 		defer func() { cancel(); <-served }()
 	}
 	a := server.NewAgent(server.AgentConfig{Version: version, DAP: debug, Idle: testDuration("FAIRLEAD_TEST_IDLE"), Grace: testDuration("FAIRLEAD_TEST_GRACE"), Logger: logger,
+		Others: &others{f: f}, DueFile: filepath.Join(f.state, "due.json"),
 		Prepare: func(ctx context.Context, r api.RunRequest) (server.Plan, error) { return prepare(ctx, f, r) },
 		Join:    func(ctx context.Context, r api.JoinRequest) (server.Plan, error) { return join(ctx, f, r) }})
 	return a.Run(ctx, onlyUser{unix}, tcp)

@@ -76,6 +76,11 @@ func (f *front) attached(ctx context.Context, dir string, ask func(context.Conte
 
 // update keeps what the agent says of its services.
 func (f *front) update(u client.Update) {
+	if d := u.Due; d != nil {
+		becomes := map[string]string{"sleep": "is put to sleep", "delete": "is deleted"}[d.Then]
+		f.say("nobody uses the environment %s of %s (namespace %s): it %s at %s; fairlead env keep %s --for 1d keeps it", d.Name, d.Service, d.Namespace, becomes, d.At.Local().Format(time.DateTime), d.Name)
+		return
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {

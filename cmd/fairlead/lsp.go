@@ -70,7 +70,7 @@ type lspAgent struct {
 }
 
 func newLSPAgent(f folders, editor string) lsp.Agent {
-	c, err := newClient(f, editor, true)
+	c, err := newAskingClient(f, editor)
 	if err != nil {
 		return noAgent{err}
 	}
@@ -168,4 +168,5 @@ func (a noAgent) Journal(context.Context, string, uint64, bool, func(api.Entry) 
 }
 func (a noAgent) DebugChoice(context.Context, string, api.DebugChoice) error { return a.err }
 func (a noAgent) KeepUntil(context.Context, string, time.Time) error         { return a.err }
+func (a noAgent) AnswerDue(context.Context, string, string) error            { return a.err }
 func (a noAgent) Restart(context.Context) error                              { return a.err }

@@ -55,17 +55,18 @@ func prepareAs(ctx context.Context, f folders, r api.RunRequest, as string) (ser
 	cfg := server.Config{
 		Spec: spec, Record: rec, Records: f.records(), Service: svc, Build: set.build, Target: target, Process: set.process,
 		Folders: synced, Ignored: set.watchIgnored, Rest: set.rest, TakeOver: o.takeOver, Keep: o.keep, SettingsFiles: set.files,
-		Reload: func() (api.Process, build.Config, []*api.Problem) {
+		Lease: server.Lease(*set.kube.Lease),
+		Reload: func() (server.Reloaded, []*api.Problem) {
 			now, err := loadSettings(dir, set.service, o)
 			if err != nil {
-				return api.Process{}, build.Config{}, api.Problems(err, "settings")
+				return server.Reloaded{}, api.Problems(err, "settings")
 			}
 			var ps []*api.Problem
-			if now.on != set.on || !maps.Equal(now.trees, set.trees) || now.name != set.name || now.main != set.main || !reflect.DeepEqual(now.needs, set.needs) || *now.kube.Lease != *set.kube.Lease {
+			if now.on != set.on || !maps.Equal(now.trees, set.trees) || now.name != set.name || now.main != set.main || !reflect.DeepEqual(now.needs, set.needs) {
 				ps = append(ps, &api.Problem{Code: "settings-restart", Severity: api.SeverityWarning, Message: "some of the changed settings shape the environment itself",
 					Hint: "stop fairlead run and start it again"})
 			}
-			return now.process, now.build, ps
+			return server.Reloaded{Process: now.process, Build: now.build, Lease: server.Lease(*now.kube.Lease)}, ps
 		},
 		Open: func(ctx context.Context, spec bridge.Spec, progress bridge.Progress) (bridge.Environment, error) {
 			if native {

@@ -64,6 +64,8 @@ func (r *textRenderer) show(e api.Event) {
 			r.say("environment %s (%s)", e.Name, where)
 		case "lost":
 			r.say("%s %s; trying again", r.paint("33", "disconnected:"), clean(e.Reason))
+		case "waking":
+			r.say("%s %s", r.paint("33", "waking the environment:"), clean(e.Reason))
 		case "stopping":
 			if e.Reason == "" {
 				e.Reason = "removing the environment"

@@ -32,6 +32,8 @@ type Options struct {
 	Version string
 	// Name is who asks, for people: "fairlead run", "VS Code 1.139".
 	Name string
+	// Asks: this front end can ask its user, and not only show. Of several one is told what is to be asked.
+	Asks bool
 	// Start starts the agent and returns when it answers; nil: one that does not run is an error (CodeNoAgent). Its
 	// error is what the user is shown: it says why the agent did not start. It is called by Attach and Run only, by one
 	// goroutine at a time.
@@ -150,7 +152,11 @@ func (c *Client) attachOnce(ctx context.Context, handle func(api.Update)) error 
 	if err := c.ensure(ctx, replace); err != nil {
 		return err
 	}
-	conn, err := c.websocket(ctx, "/v1/attach", url.Values{"client": {c.id}, "name": {c.opts.Name}}, 16<<20)
+	q := url.Values{"client": {c.id}, "name": {c.opts.Name}}
+	if c.opts.Asks {
+		q.Set("asks", "1")
+	}
+	conn, err := c.websocket(ctx, "/v1/attach", q, 16<<20)
 	if err != nil {
 		return err
 	}
@@ -272,6 +278,11 @@ func (c *Client) Leave(ctx context.Context, name string) error {
 // KeepUntil makes a session live without a front end until a time; the zero time ends that.
 func (c *Client) KeepUntil(ctx context.Context, name string, until time.Time) error {
 	return c.call(ctx, http.MethodPost, "/v1/services/"+url.PathEscape(name)+"/keep", api.KeepRequest{Until: until}, nil)
+}
+
+// AnswerDue does api.DueKeep or api.DueStop to an environment that the agent told to be due, and returns when it is done.
+func (c *Client) AnswerDue(ctx context.Context, id, do string) error {
+	return c.call(ctx, http.MethodPost, "/v1/due/"+url.PathEscape(id), api.DueRequest{Do: do}, nil)
 }
 
 // Cancel breaks off "environment", "build" or "transfer"; see api.CancelRequest.

@@ -101,7 +101,7 @@ func (s *service) begin(ctx context.Context, progress func(string)) error {
 // phaseText says what is being done, for a progress message.
 func phaseText(svc api.Service) string {
 	words := map[api.Phase]string{api.PhaseOpening: "opening the environment", api.PhaseBuilding: "building", api.PhaseShipping: "shipping",
-		api.PhaseStarting: "starting", api.PhaseLost: "reconnecting", api.PhaseStopping: "stopping"}
+		api.PhaseStarting: "starting", api.PhaseLost: "reconnecting", api.PhaseWaking: "waking the environment", api.PhaseStopping: "stopping"}
 	text := cmp.Or(words[svc.Phase], string(svc.Phase))
 	if svc.Detail != "" {
 		text += ": " + svc.Detail

@@ -30,6 +30,8 @@ type Agent interface {
 	KeepUntil(ctx context.Context, name string, until time.Time) error
 	// SwitchDependency gives an environment a copy of a dependency, or staging's again, and returns when that is so.
 	SwitchDependency(ctx context.Context, name string, r api.DependencyRequest) error
+	// AnswerDue does api.DueKeep or api.DueStop to an environment that is due.
+	AnswerDue(ctx context.Context, id, do string) error
 	// Restart ends the agent, whatever it holds; Attach starts the next one.
 	Restart(ctx context.Context) error
 }
@@ -100,6 +102,10 @@ func (s *Server) handle(u Update) {
 		s.update(u.Service)
 	case u.Synced:
 		s.synced()
+	case u.Due != nil:
+		due := *u.Due
+		s.spawn(func(ctx context.Context) { s.askDue(ctx, due) })
+		return
 	default:
 		return // events: what matters of them is in the service
 	}

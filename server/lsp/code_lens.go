@@ -135,6 +135,8 @@ func stateText(svc *api.Service) string {
 		return "ended: " + reason(svc, "the process ended")
 	case api.PhaseLost:
 		return "disconnected: " + reason(svc, "the connection is lost")
+	case api.PhaseWaking:
+		return why("waking the environment")
 	case api.PhaseStopping:
 		return "stopping"
 	}

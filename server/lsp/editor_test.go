@@ -489,6 +489,11 @@ func (a *fakeAgent) SwitchDependency(_ context.Context, name string, r api.Depen
 	return nil
 }
 
+func (a *fakeAgent) AnswerDue(_ context.Context, id, do string) error {
+	a.note("due %s: %s", id, do)
+	return nil
+}
+
 func (a *fakeAgent) Run(ctx context.Context, r api.RunRequest) (api.RunAnswer, error) {
 	dir := r.Dir
 	if r.Path != "" {

@@ -17,6 +17,7 @@ type silent struct{}
 
 func (silent) Attach(context.Context, func(Update))                                  {}
 func (silent) Stop(context.Context, string) error                                    { return nil }
+func (silent) AnswerDue(context.Context, string, string) error                       { return nil }
 func (silent) Cancel(context.Context, string, string) error                          { return nil }
 func (silent) Saved(context.Context, ...string) error                                { return nil }
 func (silent) Restart(context.Context) error                                         { return nil }

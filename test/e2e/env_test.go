@@ -5,10 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"strings"
 	"testing"
 	"time"
+
+	"fairlead.dev/api"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -152,6 +156,47 @@ func TestEnvKubernetes(t *testing.T) {
 	if got, err := ds.Get(context.Background(), name, metav1.GetOptions{}); err != nil || got.UID != d.UID || got.Annotations["fairlead.dev/sleep-after"] != "5m0s" {
 		t.Errorf("it was not woken: %v", err)
 	}
+
+	// Scaled to zero by somebody under its session: nothing wakes it but a request, which is answered by the new pod.
+	url := a.url(t)
+	if _, err := ds.Patch(context.Background(), name, "application/merge-patch+json", []byte(`{"spec":{"replicas":0}}`), metav1.PatchOptions{}, "scale"); err != nil {
+		t.Fatal(err)
+	}
+	environment := func(state, reason string) {
+		t.Helper()
+		a.wait(t, state, func(e api.Event) bool {
+			env, ok := e.(*api.EnvironmentEvent)
+			return ok && env.State == state && strings.Contains(env.Reason, reason)
+		})
+	}
+	environment("lost", "was scaled to zero")
+	wakes := func(reason string) {
+		t.Helper()
+		patient := http.Client{Timeout: 4 * time.Minute}
+		resp, err := patient.Get(url + "/version")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if b, err := io.ReadAll(resp.Body); err != nil || resp.StatusCode != http.StatusOK || strings.TrimSpace(string(b)) != "v1" {
+			t.Errorf("%s: %s %q, %v", reason, resp.Status, b, err)
+		}
+		environment("waking", reason)
+	}
+	wakes("a request")
+	// Put to sleep while its agent is there, which wakes it by itself.
+	forget()
+	gc("put to sleep: " + p.ns + "/" + name)
+	wakes("")
+	// A changed lease holds at once.
+	write(t, s.dir+"/fairlead.yaml", "version: 1\nlease: {sleep: 7m, delete: 2d}\n")
+	eventually(t, "the changed lease to hold", func() error {
+		d, err := ds.Get(context.Background(), name, metav1.GetOptions{})
+		if err == nil && (d.Annotations["fairlead.dev/sleep-after"] != "7m0s" || d.Annotations["fairlead.dev/delete-after"] != "48h0m0s") {
+			err = fmt.Errorf("%v", d.Annotations)
+		}
+		return err
+	})
 	a.kill(t) // the laptop dies, with its agent
 	for _, pid := range a.agents() {
 		killWait(t, pid)

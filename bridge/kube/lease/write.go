@@ -63,6 +63,12 @@ func SetKeep(ctx context.Context, ds appsclient.DeploymentInterface, name string
 	return err
 }
 
+// SetPolicy changes how long an environment stays.
+func SetPolicy(ctx context.Context, ds appsclient.DeploymentInterface, name string, uid types.UID, p Policy) error {
+	_, err := change{uid: uid, manager: managerOpen, annotations: map[string]any{annSleepAfter: text(p.Sleep), annDeleteAfter: text(p.Delete)}}.send(ctx, ds, name)
+	return err
+}
+
 // PutToSleep scales to zero the object that was decided on. It fails with a conflict if that has changed since.
 func PutToSleep(ctx context.Context, ds appsclient.DeploymentInterface, d *appsv1.Deployment, now time.Time) error {
 	_, err := change{uid: d.UID, version: d.ResourceVersion, manager: managerJanitor, replicas: new(int32(0)),

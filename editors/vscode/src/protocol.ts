@@ -2,7 +2,7 @@
 // messages of ours beside the language server protocol. Everything that comes in is made whole here (lists that are
 // missing are empty), so that no drawing code has to ask; members that we do not know are left alone.
 
-export type Phase = 'opening' | 'building' | 'shipping' | 'waiting' | 'starting' | 'live' | 'failed' | 'down' | 'lost' | 'stopping' | 'ended';
+export type Phase = 'opening' | 'building' | 'shipping' | 'waiting' | 'starting' | 'live' | 'failed' | 'down' | 'lost' | 'waking' | 'stopping' | 'ended';
 
 export interface Problem {
   code: string;
@@ -111,7 +111,7 @@ const num = (v: unknown): number => (typeof v === 'number' && Number.isFinite(v)
 const list = <T>(v: unknown, each: (o: Obj) => T | undefined): T[] =>
   Array.isArray(v) ? v.flatMap((o) => (isObj(o) ? (each(o) ?? []) : [])) : [];
 
-const phases = new Set<string>(['opening', 'building', 'shipping', 'waiting', 'starting', 'live', 'failed', 'down', 'lost', 'stopping', 'ended']);
+const phases = new Set<string>(['opening', 'building', 'shipping', 'waiting', 'starting', 'live', 'failed', 'down', 'lost', 'waking', 'stopping', 'ended']);
 
 export function toProblem(v: unknown): Problem | undefined {
   if (typeof v === 'string') return v === '' ? undefined : { code: '', message: v };
@@ -171,4 +171,4 @@ export function toAccess(v: unknown): Access {
 }
 
 /** busy says that something is under way for a service, which a spinner shows. */
-export const busy = (p: Phase): boolean => p === 'opening' || p === 'building' || p === 'shipping' || p === 'starting' || p === 'stopping';
+export const busy = (p: Phase): boolean => p === 'opening' || p === 'building' || p === 'shipping' || p === 'starting' || p === 'waking' || p === 'stopping';

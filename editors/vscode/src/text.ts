@@ -102,6 +102,8 @@ export function phaseText(s: Service): string {
       return withWhy('down', s);
     case 'lost':
       return withWhy('disconnected', s);
+    case 'waking':
+      return withWhy('waking the environment', s);
     case 'ended':
       return withWhy('ended', s);
   }
@@ -128,7 +130,7 @@ export function icon(s: Service): string {
 export const tone = (s: Service): Tone => (s.phase === 'failed' || s.phase === 'down' ? 'error' : s.phase === 'lost' || s.phase === 'ended' || s.phase === 'waiting' ? 'warning' : 'plain');
 
 const urgency: Record<Service['phase'], number> = {
-  failed: 0, down: 1, lost: 2, waiting: 3, opening: 4, building: 4, shipping: 4, starting: 4, stopping: 5, live: 6, ended: 7,
+  failed: 0, down: 1, lost: 2, waiting: 3, opening: 4, building: 4, shipping: 4, starting: 4, waking: 4, stopping: 5, live: 6, ended: 7,
 };
 
 /** inside says whether a file is in a folder, by path alone. */
