@@ -43,7 +43,9 @@ func (e *sleepyEnv) Wake(ctx context.Context, asked bool, why string) (bool, err
 
 func sleepySession(env *sleepyEnv) (s *Session, told *[]string) {
 	told = new([]string)
-	s = &Session{keep: &keeper{}, env: env, envReady: make(chan struct{}), conn: bridge.New(bridge.Options{}), debug: newDebugging(nil)}
+	s = &Session{keep: &keeper{}, envReady: make(chan struct{}), conn: bridge.New(bridge.Options{}), debug: newDebugging(nil)}
+	var opened bridge.Environment = env
+	s.env.Store(&opened)
 	s.life, s.die = context.WithCancel(context.Background())
 	s.cfg.Logger = slog.New(slog.DiscardHandler)
 	s.cfg.Emit = func(e api.Event) {
