@@ -103,7 +103,11 @@ func enginePlan(f folders, r api.RunRequest, set choice, name, kind, env, dir st
 	if err != nil {
 		return server.Plan{}, fmt.Errorf("find the engine's runner: %w", err)
 	}
-	port := engine.Port(dir, d.Port, isFree)
+	want := d.Port
+	if fresh {
+		want = 0 // the shared one has that
+	}
+	port := engine.Port(dir, want, isFree)
 	if port == 0 {
 		if port, err = freePort(); err != nil {
 			return server.Plan{}, err

@@ -23,7 +23,7 @@ func TestFind(t *testing.T) {
 		{"redis", []string{"R=redis://:pw@{{db}}/3"}, nil, Use{Redis, []Login{{"", "pw", ""}}, "R"}},
 		{"redis without a password", []string{"R=redis://{{db}}"}, nil, Use{Kind: Redis, Where: "R"}},
 		{"an address only", []string{"ADDR={{db}}", "URL=http://{{db}}/x"}, nil, Use{}},
-		{"another dependency", []string{"D=postgres://a:b@{{db2}}/d", "E=postgres://a:b@elsewhere/d?x={{db}}"}, nil, Use{}},
+		{"another dependency", []string{"D=postgres://a:b@{{db2}}/d", "E=postgres://a:b@elsewhere/d?x={{db}}", "F=a:b@tcp(elsewhere)/d?x={{db}}"}, nil, Use{}},
 		{"two engines: the first", []string{"A=redis://{{db}}", "B=postgres://a:b@{{db}}/d"}, nil, Use{Kind: Redis, Where: "A"}},
 		{"with TLS", []string{"A=rediss://{{db}}"}, nil, Use{}},
 		{"an open quote", []string{"A=host={{db.host}} password='x"}, nil, Use{}},
