@@ -17,7 +17,9 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/signal"
 	"slices"
+	"syscall"
 	"time"
 
 	"fairlead.dev/api"
@@ -65,7 +67,9 @@ type freshReport struct {
 func main() {
 	flag.Parse()
 	measure.Cluster(kubeconfig, registry)
-	if err := run(context.Background()); err != nil {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM) // what was made is removed then too
+	defer stop()
+	if err := run(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "env: error:", err)
 		os.Exit(1)
 	}
