@@ -15,6 +15,8 @@ var discard = slog.New(slog.DiscardHandler)
 // silent is an agent that says nothing.
 type silent struct{}
 
+func (silent) AnswerDue(context.Context, string, string) error { return nil }
+
 func (silent) Attach(context.Context, func(Update))                       {}
 func (silent) Stop(context.Context, string) error                         { return nil }
 func (silent) Cancel(context.Context, string, string) error               { return nil }
