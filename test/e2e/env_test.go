@@ -203,6 +203,17 @@ func TestEnvKubernetes(t *testing.T) {
 	}
 	forget()
 	gc("put to sleep: " + p.ns + "/" + name)
+	// Another folder's run tells of it: by its new agent, from what the cluster says.
+	other := newTiny(t, "v1")
+	b := p.run(t, other.dir, "--", "-port", p.port(t))
+	b.live(t, "v1")
+	eventually(t, "what is due to be told", func() error {
+		if said := b.stderr(); !strings.Contains(said, "nobody uses the environment "+name) || !strings.Contains(said, "it is deleted at") {
+			return errors.New(said)
+		}
+		return nil
+	})
+	b.interrupt(t)
 	gc("deleted: " + p.ns + "/" + name)
 	if out := p.m.ok(t, s.dir, env("list", "--gone")...); !strings.Contains(out, name) || !strings.Contains(out, "asleep since") || !strings.Contains(out, "(fairlead env gc)") {
 		t.Error(out)
