@@ -54,9 +54,11 @@ type JoinRequest struct {
 	// Environment is its name, Namespace where it is; without a namespace it is looked for in all.
 	Environment string `json:"environment"`
 	Namespace   string `json:"namespace,omitempty"`
-	// Kubeconfig and Context say which cluster; empty takes the user's own, as kubectl does.
+	// Kubeconfig and Context say which cluster; empty takes the user's own, as kubectl does. Cluster is an API server's
+	// address: a context that leads there goes before the current one. It is only compared.
 	Kubeconfig string `json:"kubeconfig,omitempty"`
 	Context    string `json:"context,omitempty"`
+	Cluster    string `json:"cluster,omitempty"`
 	// Env is the front end's environment, as KEY=VALUE: KUBECONFIG is looked up there.
 	Env []string `json:"env,omitempty"`
 }

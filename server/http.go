@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -194,6 +195,9 @@ func checkJoin(r api.JoinRequest) error {
 		return &api.Problem{Code: "bad-name", Message: fmt.Sprintf("%.70q is no environment's name", r.Environment), Hint: "fairlead env share, where the environment was made, prints it"}
 	case r.Namespace != "" && !label1123.MatchString(r.Namespace):
 		return &api.Problem{Code: "bad-name", Message: fmt.Sprintf("%.70q is no namespace's name", r.Namespace), Hint: "fairlead env share, where the environment was made, prints it"}
+	}
+	if u, err := url.Parse(r.Cluster); r.Cluster != "" && (err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil) {
+		return &api.Problem{Code: "bad-name", Message: fmt.Sprintf("%.70q is no API server's address", r.Cluster), Hint: "fairlead env share, where the environment was made, prints it"}
 	}
 	return nil
 }

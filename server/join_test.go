@@ -28,7 +28,7 @@ func TestNotYours(t *testing.T) {
 
 // Names come by links from anywhere: what is none is refused before anybody is asked about it.
 func TestCheckJoin(t *testing.T) {
-	good := api.JoinRequest{Client: "c", Environment: "orders-ann-3f9c2a1b", Namespace: "shop"}
+	good := api.JoinRequest{Client: "c", Environment: "orders-ann-3f9c2a1b", Namespace: "shop", Cluster: "https://10.0.0.1:6443"}
 	if err := checkJoin(good); err != nil {
 		t.Error(err)
 	}
@@ -40,6 +40,9 @@ func TestCheckJoin(t *testing.T) {
 		"a flag":         func(r *api.JoinRequest) { r.Environment = "--kubeconfig" },
 		"upper case":     func(r *api.JoinRequest) { r.Namespace = "Shop" },
 		"a line":         func(r *api.JoinRequest) { r.Namespace = "shop\n" },
+		"no address":     func(r *api.JoinRequest) { r.Cluster = "staging" },
+		"a password":     func(r *api.JoinRequest) { r.Cluster = "https://u:p@host" },
+		"a script":       func(r *api.JoinRequest) { r.Cluster = "javascript:alert(1)" },
 		"too long":       func(r *api.JoinRequest) { r.Environment = strings.Repeat("x", 64) },
 	} {
 		r := good

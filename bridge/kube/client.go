@@ -21,6 +21,7 @@ import (
 	_ "k8s.io/client-go/plugin/pkg/client/auth" // kubeconfigs name the plugins
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"k8s.io/klog/v2"
 )
 
@@ -78,6 +79,11 @@ func connect(o Options) (*client, error) {
 		}
 		return nil, p
 	}
+	if o.Context == "" && o.Server != "" {
+		if o.Context = contextTo(raw, o.Server); o.Context != "" {
+			return connect(o)
+		}
+	}
 	name := o.Context
 	if name == "" {
 		name = raw.CurrentContext
@@ -114,6 +120,27 @@ func connect(o Options) (*client, error) {
 			Hint: "correct it, or choose another with --context"}
 	}
 	return &client{kube: set, config: cfg, clock: clock, context: name, namespace: ns, server: cfg.Host}, nil
+}
+
+// contextTo is the first of a kubeconfig's contexts, by name, that leads to an API server; empty where the current one does,
+// or none.
+func contextTo(raw clientcmdapi.Config, server string) string {
+	leads := func(name string) bool {
+		c := raw.Contexts[name]
+		if c == nil || raw.Clusters[c.Cluster] == nil {
+			return false
+		}
+		return strings.TrimSuffix(raw.Clusters[c.Cluster].Server, "/") == strings.TrimSuffix(server, "/")
+	}
+	if leads(raw.CurrentContext) {
+		return ""
+	}
+	for _, name := range slices.Sorted(keys(raw.Contexts)) {
+		if leads(name) {
+			return name
+		}
+	}
+	return ""
 }
 
 func noContext(o Options, name string, have []string) error {

@@ -12,6 +12,9 @@
 // owns: first Services, for their addresses, which the pods' hosts files have under the originals' names; then claims and
 // workloads. To be killed between any two steps leaves what the next Open completes, or the Deployment's deletion takes.
 //
+// Who follows an environment of another (Join) finds it by its name and asks its pod for the token, over the exec stream that he
+// needs anyway.
+//
 // It must not know what is said over a dialled stream (bridge), what is built or shipped (syncer), nor who asks (server,
 // cmd). No other package imports k8s.io or go-containerregistry.
 //

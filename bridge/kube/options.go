@@ -26,6 +26,9 @@ type Options struct {
 	Env []string
 	// Context is one of the kubeconfig's; empty takes its current one.
 	Context string
+	// Server is an API server's address, by which a context is chosen where Context is empty: the current one if it leads
+	// there, or none does. It is only compared, since it may come by a link.
+	Server string
 	// Namespace is where staging is; empty takes the context's. One that does not exist is made, for the environment.
 	Namespace string
 	// Isolation says whether the environment has a namespace of its own; empty is IsolationNone, and does not look whether

@@ -72,7 +72,7 @@ func joinEnvironment(ctx context.Context, show renderer, r api.JoinRequest) erro
 
 // join finds the environment that a request means to follow.
 func join(ctx context.Context, f folders, r api.JoinRequest) (server.Plan, error) {
-	o := kube.Options{Kubeconfig: r.Kubeconfig, Context: r.Context, Env: r.Env, Version: version}
+	o := kube.Options{Kubeconfig: r.Kubeconfig, Context: r.Context, Server: r.Cluster, Env: r.Env, Version: version}
 	ns := r.Namespace
 	if ns == "" {
 		found, err := findOne(ctx, o, r.Environment)

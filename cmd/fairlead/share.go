@@ -68,13 +68,14 @@ func share(rec server.Record) (shared, error) {
 	}
 	port := cmp.Or(rec.Main, 8080)
 	return shared{Environment: e.Name, Service: e.Service, Namespace: e.Namespace, Context: e.Context, Cluster: cl.Server(), Port: port, PortGuessed: rec.Main == 0,
-		Join: "fairlead join " + e.Namespace + "/" + e.Name, Link: joinLink(e),
+		Join: "fairlead join " + e.Namespace + "/" + e.Name, Link: joinLink(e, cl.Server()),
 		Forward: fmt.Sprintf("kubectl -n %s port-forward deployment/%s %d:%d", e.Namespace, e.Name, port, port)}, nil
 }
 
-// joinLink is what VS Code's extension takes: names and nothing else.
-func joinLink(e api.Environment) string {
-	return "vscode://fairlead.fairlead/join?" + url.Values{"namespace": {e.Namespace}, "environment": {e.Name}}.Encode()
+// joinLink is what VS Code's extension takes: two names, and the cluster's address, by which it finds which of its user's
+// contexts is meant.
+func joinLink(e api.Environment, cluster string) string {
+	return "vscode://fairlead.fairlead/join?" + url.Values{"namespace": {e.Namespace}, "environment": {e.Name}, "cluster": {cluster}}.Encode()
 }
 
 func (s shared) print(w io.Writer) error {

@@ -9,11 +9,12 @@ import (
 	"fairlead.dev/api"
 )
 
-// joinArgs name an environment that somebody else made, and the kubeconfig's context for its cluster.
+// joinArgs name an environment that somebody else made, and the kubeconfig's context for its cluster, or that one's address.
 type joinArgs struct {
 	Environment string `json:"environment"`
 	Namespace   string `json:"namespace,omitempty"`
 	Context     string `json:"context,omitempty"`
+	Cluster     string `json:"cluster,omitempty"`
 }
 
 func (s *Server) joinCommand(ctx context.Context, a joinArgs) (any, error) {
@@ -26,7 +27,7 @@ func (s *Server) joinCommand(ctx context.Context, a joinArgs) (any, error) {
 	if a.Environment == "" {
 		return nil, jsonrpc2.NewError(jsonrpc2.InvalidParams, "environment is missing")
 	}
-	answer, err := s.join(ctx, api.JoinRequest{Environment: a.Environment, Namespace: a.Namespace, Context: a.Context, Env: s.opts.Environ})
+	answer, err := s.join(ctx, api.JoinRequest{Environment: a.Environment, Namespace: a.Namespace, Context: a.Context, Cluster: a.Cluster, Env: s.opts.Environ})
 	if err != nil {
 		return nil, err
 	}

@@ -25,13 +25,13 @@ func TestJoin(t *testing.T) {
 	name := owner.wait2(t).Name
 
 	var shared struct {
-		Environment, Namespace, Join, Link, Forward string
-		Port                                        int
+		Environment, Namespace, Cluster, Join, Link, Forward string
+		Port                                                 int
 	}
 	if err := json.Unmarshal([]byte(p.m.ok(t, s.dir, "env", "share", "--json")), &shared); err != nil {
 		t.Fatal(err)
 	}
-	if shared.Join != "fairlead join "+p.ns+"/"+name || shared.Link != "vscode://fairlead.fairlead/join?environment="+name+"&namespace="+p.ns || shared.Port != 8080 {
+	if shared.Join != "fairlead join "+p.ns+"/"+name || shared.Link != "vscode://fairlead.fairlead/join?cluster="+url.QueryEscape(shared.Cluster)+"&environment="+name+"&namespace="+p.ns || shared.Port != 8080 {
 		t.Errorf("%+v", shared)
 	}
 	text := p.m.ok(t, s.dir, "env", "share")
@@ -46,8 +46,10 @@ func TestJoin(t *testing.T) {
 
 	colleague := &place{m: newMachine(t), on: p.on, c: p.c, ns: p.ns}
 	config := p.c.serviceAccount(t, p.ns, "colleague")
-	argv := []string{"join", "--json", "--kubeconfig", config, p.ns + "/" + name}
-	if r := colleague.m.fairlead(t, colleague.m.root, argv...); r.code != 1 || !strings.Contains(r.stderr, "may not get deployments") {
+	argv := func(config string) []string {
+		return []string{"join", "--json", "--kubeconfig", config, p.ns + "/" + name}
+	}
+	if r := colleague.m.fairlead(t, colleague.m.root, argv(config)...); r.code != 1 || !strings.Contains(r.stderr, "may not get deployments") {
 		t.Errorf("without any right: %+v", r)
 	}
 	p.grant(t, "colleague", text[strings.Index(text, "none to Secrets"):strings.Index(text, "Without Fairlead")])
@@ -57,8 +59,8 @@ func TestJoin(t *testing.T) {
 		}
 	}
 
-	join := func() *agent { return colleague.start(t, nil, colleague.m.root, argv) }
-	b := join()
+	join := func(config string) *agent { return colleague.start(t, nil, colleague.m.root, argv(config)) }
+	b := join(config)
 	b.live(t, "v1")
 	b.wait(t, "what was written before", isLine("before"))
 	say(t, b.url(t), "to both")
@@ -85,7 +87,7 @@ func TestJoin(t *testing.T) {
 	if code := b.ended(t); code != 1 || !strings.Contains(b.stderr(), "followed no longer") {
 		t.Errorf("exit %d: %s", code, b.stderr())
 	}
-	b = join()
+	b = join(p.c.kubeconfig) // who might do more does no more
 	b.live(t, "v2")
 	if code := b.interrupt(t); code != 0 {
 		t.Errorf("exit %d: %s", code, b.stderr())
@@ -97,7 +99,7 @@ func TestJoin(t *testing.T) {
 		t.Errorf("the owner's connection was lost %d times", n)
 	}
 
-	b = join()
+	b = join(config)
 	b.live(t, "v2")
 	if code := owner.interrupt(t); code != 0 {
 		t.Errorf("exit %d: %s", code, owner.stderr())

@@ -7,7 +7,7 @@ import { pushProgram } from './harness/image.mjs';
 import { cluster, Machine } from './harness/machine.mjs';
 import { commit } from './harness/service.mjs';
 import { onCluster, onMachine } from './harness/test.mjs';
-import { eventually, freePort } from './harness/wait.mjs';
+import { eventually, freePort, patience } from './harness/wait.mjs';
 import { CodeServer, Workbench } from './harness/workbench.mjs';
 
 /** main is a service that answers with its greeting and with what the service at CALLS answers. */
@@ -150,6 +150,10 @@ onCluster('dependencies and a colleague, in a cluster', 'shared', async (m, step
 		return p.text.split('\n').filter(Boolean).map((l) => JSON.parse(l));
 	};
 	const answers = async (which) => (await fetch((await services(m, dir)).find(which).url)).text();
+	// The colleague's comes up while the steps before it go on.
+	const ann = new Machine('colleague');
+	m.cleanup(() => ann.close());
+	let run;
 	const dialog = (text) => wb.page.locator('.monaco-dialog-box', { hasText: text });
 
 	await step('the tree shows the dependency of staging', async () => {
@@ -160,6 +164,7 @@ onCluster('dependencies and a colleague, in a cluster', 'shared', async (m, step
 		await f.environments();
 		await f.row(/redis.*shared.*ready/).waitFor();
 		await eventually('both answer', async () => (await answers(() => true)) === 'mine;stand-in;');
+		run = ann.run(write(ann, 'hers;'), 'run');
 	});
 	await step('a click gives the environment a copy of its own', async () => {
 		await f.act(/^redis/, 'Make Fresh');
@@ -179,13 +184,10 @@ onCluster('dependencies and a colleague, in a cluster', 'shared', async (m, step
 		await f.state(/orders: live/);
 	});
 	await step('a colleague\'s environment is joined, and left as it is', async () => {
-		const ann = new Machine('colleague');
-		m.cleanup(() => ann.close());
-		const run = ann.run(write(ann, 'hers;'), 'run');
 		const [hers] = await eventually('hers is live', async () => {
 			const all = await services(ann, ann.root);
 			return all[0]?.url && (await fetch(all[0].url)).ok && all;
-		});
+		}, 2 * patience);
 		const shared = ann.run(ann.root, 'env', 'share', '--json');
 		await shared.ended;
 		// As if the link were clicked: VS Code asks whether it may be opened, we ask what it means.
@@ -214,4 +216,4 @@ onCluster('dependencies and a colleague, in a cluster', 'shared', async (m, step
 		await f.state('Fairlead: run');
 		await ns.wantNothing();
 	});
-});
+}, { timeout: 10 * 60_000 });

@@ -6,7 +6,7 @@ import { message, type Client } from './client';
 import { choices, type Choice, type Debugging, type Started } from './debug';
 import { linkTarget, parseTarget, type JoinTarget } from './join';
 import type { Logs } from './logs';
-import { busy, type Service } from './protocol';
+import { busy, type Dependency, type Service } from './protocol';
 import { icon, isWeb, otherMode, phaseText, serviceOf, switchWarning } from './text';
 import type { Node } from './tree';
 
@@ -64,8 +64,8 @@ export class Commands {
       add('fairlead.join', () => this.join()),
       add('fairlead.leave', (a) => this.forService(a, 'fairlead.stop', 'Leave which environment?', (s) => s.joined === true)),
       add('fairlead.dependency', (a) => this.dependency(a)),
-      add('fairlead.makeFresh', (a) => this.dependency(a)),
-      add('fairlead.makeShared', (a) => this.dependency(a)),
+      add('fairlead.makeFresh', (a) => this.dependency(a, 'fresh')),
+      add('fairlead.makeShared', (a) => this.dependency(a, 'shared')),
       vscode.window.registerUriHandler({ handleUri: (uri) => this.link(uri).catch((err: unknown) => this.failed(err)) }),
       add('fairlead.keep', (a) => this.keep(a)),
       add('fairlead.open', (a) => this.forService(a, 'fairlead.open', 'Open which service in the browser?', (s) => !!s.url)),
@@ -170,15 +170,19 @@ export class Commands {
     const target = linkTarget(uri.path, uri.query);
     if (!target) throw new Error('this link names no environment: fairlead env share prints one that does');
     const join = 'Join';
-    const detail = 'It is looked for in the cluster of your current Kubernetes context, with your own rights. Its logs and its service come to this machine; nothing goes there.';
+    const detail = `It is looked for with your own rights, by your kubeconfig's context for ${target.cluster}, or the current one where none leads there. Its logs and its service come to this machine; nothing goes there.`;
     if ((await vscode.window.showInformationMessage(`Join the environment ${target.environment} in namespace ${target.namespace}?`, { modal: true, detail }, join)) === join) await this.join(target);
   }
 
-  /** dependency switches one between shared and fresh; what is lost by that is asked about. */
-  private async dependency(a: Arg): Promise<void> {
-    const s = await this.choose(a, 'Switch a dependency of which service?', (x) => x.dependencies.some((d) => otherMode(x, d)));
-    const offered = s?.dependencies.filter((d) => otherMode(s, d)) ?? [];
-    let d = offered.find((x) => x.name === a.dependency);
+  /**
+   * dependency switches one between shared and fresh; what is lost by that is asked about. VS Code gives no row where the view
+   * is just being drawn anew: the only one that can be meant is it then, else it is asked for.
+   */
+  private async dependency(a: Arg, want?: 'shared' | 'fresh'): Promise<void> {
+    const can = (x: Service, d: Dependency): boolean => (want ? otherMode(x, d) === want : otherMode(x, d) !== '');
+    const s = await this.choose(a, 'Switch a dependency of which service?', (x) => x.dependencies.some((d) => can(x, d)));
+    const offered = s?.dependencies.filter((d) => can(s, d)) ?? [];
+    let d = a.dependency ? offered.find((x) => x.name === a.dependency) : want && offered.length === 1 ? offered[0] : undefined;
     if (!s || (a.dependency && !d)) return;
     d ??= (await vscode.window.showQuickPick(offered.map((x) => ({ label: x.name, description: `${x.mode}; make it ${otherMode(s, x)}`, d: x })), { title: 'Fairlead', placeHolder: `Switch which dependency of ${s.service}?` }))?.d;
     if (!d) return;
