@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"sync"
 	"time"
@@ -116,6 +117,11 @@ func (s *Session) away(err error) {
 	w.why = err.Error()
 }
 
+// broken says whether a connection ended while a stream was opened on it.
+func broken(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed)
+}
+
 // dialPort opens a connection to a port of the service for a request. An environment that is asleep is woken for it.
 func (s *Session) dialPort(ctx context.Context, port int) (net.Conn, error) {
 	s.uses.note("a request")
@@ -131,6 +137,12 @@ func (s *Session) dialPort(ctx context.Context, port int) (net.Conn, error) {
 	dctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	c, err := s.conn.DialPort(dctx, port)
+	for broken(err) && dctx.Err() == nil { // it was lost under our hands, and nothing of the request was sent
+		if pause(dctx, 50*time.Millisecond) != nil {
+			break
+		}
+		c, err = s.conn.DialPort(dctx, port)
+	}
 	if err != nil && ctx.Err() == nil && errors.Is(dctx.Err(), context.DeadlineExceeded) {
 		s.waking.mu.Lock()
 		why := s.waking.why
