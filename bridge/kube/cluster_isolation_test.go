@@ -3,7 +3,9 @@ package kube
 import (
 	"bytes"
 	"context"
+	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -17,7 +19,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 )
 
@@ -244,4 +248,42 @@ func TestClusterIsolated(t *testing.T) {
 	r.options.Isolation = IsolationNamespace
 	_, err = Open(t.Context(), spec, r.options)
 	wantCode(t, "without the rights", err, codeForbidden)
+}
+
+// An agent that is killed after any of its changes leaves a namespace that the next Open completes, and that goes whole.
+func TestClusterKilledWhileIsolating(t *testing.T) {
+	r := realCluster(t)
+	ns, before := r.small(t)
+	r.options.Isolation = IsolationNamespace
+	var ending sync.WaitGroup
+	for n, done := 0, false; !done; n++ {
+		spec := randomSpec()
+		c := *r.c
+		c.config = rest.CopyConfig(r.c.config)
+		c.config.Wrap(func(rt http.RoundTripper) http.RoundTripper { return &dying{RoundTripper: rt, left: n} })
+		set, err := kubernetes.NewForConfig(c.config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.kube = set
+		_, err = c.open(t.Context(), spec, r.options.withDefaults())
+		if done = err == nil; done {
+			t.Logf("%d changes", n)
+		}
+		e := r.open(t, spec)
+		if got := e.Info().Namespace; got != ownNamespace(ns, spec.Name) {
+			t.Errorf("killed after %d changes, the next Open is in %s", n, got)
+		}
+		wantAnswer(t, e, "http billing:8080 get", "empty")
+		ending.Go(func() { // the cluster takes five seconds and more for each namespace
+			if err := e.Delete(t.Context()); err != nil {
+				t.Errorf("killed after %d changes: %v", n, err)
+			}
+			if _, err := r.kube.CoreV1().Namespaces().Get(t.Context(), e.Info().Namespace, metav1.GetOptions{}); !isNotFound(err) {
+				t.Errorf("killed after %d changes, the namespace is left: %v", n, err)
+			}
+		})
+	}
+	ending.Wait()
+	r.wantAsBefore(t, ns, before)
 }

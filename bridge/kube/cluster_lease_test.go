@@ -24,7 +24,7 @@ func (r *real) sleep(t *testing.T, ns, name string) {
 		}
 		return err == nil
 	})
-	if err := r.c.podsGone(t.Context(), ns, name, func(string) {}); err != nil {
+	if err := r.c.podsGone(t.Context(), ns, labelEnvironment+"="+name, func(string) {}); err != nil {
 		t.Fatal(err)
 	}
 }

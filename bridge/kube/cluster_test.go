@@ -64,6 +64,10 @@ func realCluster(t testing.TB) *real {
 		}
 		t.Skip(why)
 	}
+	// Tests on the cluster wait most of their time, and each has namespaces of its own.
+	if t, ok := t.(*testing.T); ok {
+		t.Parallel()
+	}
 	r := &real{}
 	r.options = Options{Kubeconfig: kubeconfig, Registry: registry, Version: "test", Progress: func(m string) {
 		r.mu.Lock()
