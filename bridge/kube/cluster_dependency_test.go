@@ -766,6 +766,20 @@ func (d *dying) RoundTrip(q *http.Request) (*http.Response, error) {
 	return d.RoundTripper.RoundTrip(q)
 }
 
+// dying is the client of an agent that is killed after some changes.
+func (r *real) dying(t testing.TB, changes int) *client {
+	t.Helper()
+	c := *r.c
+	c.config = rest.CopyConfig(r.c.config)
+	c.config.Wrap(func(rt http.RoundTripper) http.RoundTripper { return &dying{RoundTripper: rt, left: changes} })
+	set, err := kubernetes.NewForConfig(c.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.kube = set
+	return &c
+}
+
 // An agent that is killed after any of its changes leaves what the next Open completes, and what a deletion takes whole:
 // they take turns, since each takes seconds.
 func TestClusterKilledWhileCopying(t *testing.T) {
@@ -775,15 +789,7 @@ func TestClusterKilledWhileCopying(t *testing.T) {
 		for _, next := range []string{"open", "delete"}[n%2:][:1] {
 			spec := randomSpec()
 			spec.Dependencies = map[string]api.DependencyWish{"billing": {Mode: api.DependencyFresh, Seed: "fill"}}
-			c := *r.c
-			c.config = rest.CopyConfig(r.c.config)
-			c.config.Wrap(func(rt http.RoundTripper) http.RoundTripper { return &dying{RoundTripper: rt, left: n} })
-			set, err := kubernetes.NewForConfig(c.config)
-			if err != nil {
-				t.Fatal(err)
-			}
-			c.kube = set
-			_, err = c.open(t.Context(), spec, r.options.withDefaults())
+			_, err := r.dying(t, n).open(t.Context(), spec, r.options.withDefaults())
 			if done = err == nil; done {
 				t.Logf("%d changes", n)
 			}

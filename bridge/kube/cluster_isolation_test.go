@@ -3,7 +3,6 @@ package kube
 import (
 	"bytes"
 	"context"
-	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -19,9 +18,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
-	"k8s.io/client-go/rest"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 )
 
@@ -258,15 +255,7 @@ func TestClusterKilledWhileIsolating(t *testing.T) {
 	var ending sync.WaitGroup
 	for n, done := 0, false; !done; n++ {
 		spec := randomSpec()
-		c := *r.c
-		c.config = rest.CopyConfig(r.c.config)
-		c.config.Wrap(func(rt http.RoundTripper) http.RoundTripper { return &dying{RoundTripper: rt, left: n} })
-		set, err := kubernetes.NewForConfig(c.config)
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.kube = set
-		_, err = c.open(t.Context(), spec, r.options.withDefaults())
+		_, err := r.dying(t, n).open(t.Context(), spec, r.options.withDefaults())
 		if done = err == nil; done {
 			t.Logf("%d changes", n)
 		}
