@@ -229,6 +229,19 @@ func TestClusterIsolated(t *testing.T) {
 		t.Errorf("staging before and after (-before +after):\n%s", d)
 	}
 
+	// A quota that leaves no room is told as what it is.
+	r.options.Quota = map[string]string{"pods": "0"}
+	tight := randomSpec()
+	_, err = Open(t.Context(), tight, r.options)
+	wantCode(t, "no room", err, "pod-refused")
+	if p := asProblem(err); !strings.Contains(p.Hint, "kubernetes.quota") {
+		t.Errorf("%+v", p)
+	}
+	eventually(t, "what the refused start made is gone", func() bool {
+		_, err := r.kube.CoreV1().Namespaces().Get(t.Context(), ownNamespace(ns, tight.Name), metav1.GetOptions{})
+		return isNotFound(err)
+	})
+
 	// Without the rights it is beside staging, and that is said; or refused, where it must not be.
 	dev.Isolation = IsolationAuto
 	dev.Progress = admin.Progress

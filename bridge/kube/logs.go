@@ -569,21 +569,28 @@ func (c *client) withLines(ctx context.Context, w wants, err error) error {
 			if st.Name == installContainer || st.ContainerID == "" || t != nil && t.ExitCode == 0 {
 				continue
 			}
-			s, serr := c.kube.CoreV1().Pods(w.namespace).GetLogs(p.Name, &corev1.PodLogOptions{Container: st.Name, Timestamps: true, TailLines: new(int64(failedLines))}).Stream(ctx)
-			if serr != nil {
-				continue
-			}
-			tl := &logTail{pod: p.Name, container: st.Name, f: &follower{emit: func(l *api.LogEvent) { lines = append(lines, l) }}}
-			for r := newLogReader(s); ; {
-				l, rerr := r.next()
-				if rerr == nil || rerr == io.EOF && l.text != "" {
-					tl.tell(l)
-				}
-				if rerr != nil || len(lines) > 10*failedLines {
+			had := len(lines)
+			// One that was just started again has said nothing yet; the one before it has.
+			for _, previous := range []bool{false, true} {
+				if previous && (len(lines) > had || st.RestartCount == 0) {
 					break
 				}
+				s, serr := c.kube.CoreV1().Pods(w.namespace).GetLogs(p.Name, &corev1.PodLogOptions{Container: st.Name, Timestamps: true, TailLines: new(int64(failedLines)), Previous: previous}).Stream(ctx)
+				if serr != nil {
+					continue
+				}
+				tl := &logTail{pod: p.Name, container: st.Name, f: &follower{emit: func(l *api.LogEvent) { lines = append(lines, l) }}}
+				for r := newLogReader(s); ; {
+					l, rerr := r.next()
+					if rerr == nil || rerr == io.EOF && l.text != "" {
+						tl.tell(l)
+					}
+					if rerr != nil || len(lines) > 10*failedLines {
+						break
+					}
+				}
+				s.Close()
 			}
-			s.Close()
 		}
 	}
 	if len(lines) == 0 {

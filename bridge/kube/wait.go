@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"fairlead.dev/api"
+	"fairlead.dev/bridge/kube/isolation"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -80,6 +81,8 @@ func refused(d *appsv1.Deployment, message string) verdict {
 	switch {
 	case strings.Contains(message, "violates PodSecurity"):
 		hint = "the pod is like the staging Deployment's: it would be refused too. Give that Deployment the security context that the namespace asks for, or choose another namespace with --namespace"
+	case strings.Contains(message, "exceeded quota: "+isolation.Name+","):
+		hint = "that is the quota of the environment's own namespace: kubernetes.quota: in fairlead.yaml raises it"
 	case strings.Contains(message, "exceeded quota"), strings.Contains(message, "failed quota"):
 		hint = "make room in the namespace (fairlead status lists environments, fairlead stop removes one), or ask for a larger quota"
 	}
