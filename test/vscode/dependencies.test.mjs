@@ -171,8 +171,7 @@ onCluster('dependencies and a colleague, in a cluster', 'shared', async (m, step
 		await f.row(/redis.*fresh.*ready/).waitFor();
 		await f.state(/orders: live/);
 		await eventually('both answer', async () => (await answers(() => true)) === 'mine;stand-in;');
-		const l = await ns.call('GET', `/apis/apps/v1/namespaces/${ns.name}/deployments?labelSelector=fairlead.dev%2Fdependency-of`);
-		assert.equal(l.items.length, 1);
+		assert.equal((await ns.copies()).length, 1);
 		await wb.shot('fresh');
 	});
 	await step('another shares it again, once it is said that the copy goes', async () => {
@@ -197,7 +196,7 @@ onCluster('dependencies and a colleague, in a cluster', 'shared', async (m, step
 		await input.fill(JSON.parse(shared.text).link);
 		await input.press('Enter');
 		await dialog('to open this URI').locator('.monaco-button', { hasText: 'Open' }).click();
-		await dialog(`Join the environment ${hers.name} in namespace ${ns.name}?`).waitFor();
+		await dialog(`Join the environment ${hers.name} in namespace ${hers.namespace}?`).waitFor();
 		await wb.shot('join-link');
 		await dialog('').locator('.monaco-button', { hasText: 'Join' }).click();
 		await f.environments();

@@ -46,10 +46,13 @@ export class Namespace {
 	}
 
 	/** list gives what environments of this namespace have of a kind: in it, or in namespaces of their own. */
-	async list(api, kind) {
-		const l = await this.call('GET', `/${api}/${kind}?${ours}`);
+	async list(api, kind, selector = ours) {
+		const l = await this.call('GET', `/${api}/${kind}?${selector}`);
 		return l.items.filter((o) => o.metadata.namespace === this.name || o.metadata.namespace.startsWith(`fairlead-${this.name}-`));
 	}
+
+	/** copies are the Deployments of dependencies that an environment has for itself. */
+	copies() { return this.list('apis/apps/v1', 'deployments', 'labelSelector=fairlead.dev%2Fdependency-of'); }
 
 	/** pods are the environment's, those that are going left out. */
 	async pods() { return (await this.list('api/v1', 'pods')).filter((p) => !p.metadata.deletionTimestamp); }
