@@ -194,7 +194,7 @@ func (s *staging) runOne(ctx context.Context, a *agent.Client, dir string, i int
 		return 0, err
 	}
 	for name, text := range map[string]string{
-		"go.mod": fmt.Sprintf("module example.com/svc%02d\n\ngo 1.26\n", i), "main.go": crowdSource, "fairlead.yaml": "version: 1\nkubernetes: {template: like}\n",
+		"go.mod": fmt.Sprintf("module example.com/svc%02d\n\ngo 1.26\n", i), "main.go": crowdSource, "fairlead.yaml": "version: 1\nkubernetes: {template: like, isolation: none}\n",
 	} {
 		if err := os.WriteFile(filepath.Join(src, name), []byte(text), 0o644); err != nil {
 			return 0, err
