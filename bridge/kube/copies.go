@@ -433,11 +433,7 @@ func (cp *copying) finish(ctx context.Context) error {
 		}
 		return err
 	})
-	for _, name := range slices.Sorted(maps.Keys(states)) {
-		if s := states[name]; s.health != api.HealthReady {
-			cp.op.o.Progress(fmt.Sprintf("dependency %s is not ready, and the service starts all the same: %s", name, s.detail))
-		}
-	}
+	tellUnready(states, cp.op.o.Progress)
 	cp.finished = err == nil
 	return err
 }

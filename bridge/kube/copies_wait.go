@@ -311,6 +311,15 @@ func (c *client) copiesReady(ctx context.Context, env dependency.Environment, na
 	}
 }
 
+// tellUnready says which copies the service starts without, and why.
+func tellUnready(states map[string]copyState, tell func(string)) {
+	for _, name := range slices.Sorted(maps.Keys(states)) {
+		if s := states[name]; s.health != api.HealthReady {
+			tell(fmt.Sprintf("dependency %s is not ready, and the service starts all the same: %s", name, s.detail))
+		}
+	}
+}
+
 // seed reads the Job that a dependency names, or the CronJob's template.
 func (c *client) seed(ctx context.Context, ns string, d *dependency.Found) (batchv1.JobSpec, error) {
 	act := "read the seed of dependency " + d.Name

@@ -6,7 +6,8 @@
 // Deployment's, with three differences: its labels are ours alone, so that no staging Service sends it requests; the
 // service's container runs fairlead-pod, which an init container copied into an emptyDir; and its probes go through
 // fairlead-pod. Nothing that does not carry our labels is ever changed or deleted, and no Deployment whose recorded UID
-// is another's. How long an unused one stays is decided in package lease and done by package janitor.
+// is another's. Where that is allowed it has a namespace of its own, which package isolation draws, and in which staging's
+// names resolve. How long an unused one stays is decided in package lease and done by package janitor.
 //
 // Its dependencies are found by package dependency. Of those that are wanted fresh it has copies, which the Deployment
 // owns: first Services, for their addresses, which the pods' hosts files have under the originals' names; then claims and

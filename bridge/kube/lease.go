@@ -2,9 +2,6 @@ package kube
 
 import (
 	"context"
-	"fmt"
-	"maps"
-	"slices"
 	"time"
 
 	"fairlead.dev/api"
@@ -186,10 +183,8 @@ func (e *Environment) copiesUp(ctx context.Context) {
 	if err != nil {
 		e.opts.Progress("the service starts all the same: " + oneLine(err.Error()))
 	}
-	for _, name := range slices.Sorted(maps.Keys(states)) {
-		if s := states[name]; err == nil && s.health != api.HealthReady {
-			e.opts.Progress(fmt.Sprintf("dependency %s is not ready, and the service starts all the same: %s", name, s.detail))
-		}
+	if err == nil {
+		tellUnready(states, e.opts.Progress)
 	}
 	e.mu.Lock()
 	e.waking = nil
