@@ -133,7 +133,7 @@ func (r *real) open(t testing.TB, spec bridge.Spec) *Environment {
 // ask sends the stand-in one word and returns its answer.
 func ask(t testing.TB, e bridge.Environment, word string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute) // the tests beside it start pods too
 	defer cancel()
 	for {
 		s, err := e.Dial(ctx)

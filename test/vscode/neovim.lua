@@ -26,10 +26,12 @@ vim.api.nvim_create_autocmd('FileType', {
 			cmd = { vim.env.FAIRLEAD, 'lsp' },
 			root_dir = vim.fn.getcwd(),
 			init_options = { openBrowser = 'never' },
-			on_attach = vim.lsp.codelens.refresh,
+			on_attach = function()
+				vim.lsp.codelens.refresh()
+				-- 0.7 does not know that a server can ask it to refresh.
+				vim.fn.timer_start(300, vim.lsp.codelens.refresh, { ['repeat'] = -1 })
+			end,
 		})
 		vim.lsp.buf_attach_client(args.buf, id)
-		-- 0.7 does not know that a server can ask it to refresh.
-		vim.fn.timer_start(300, vim.lsp.codelens.refresh, { ['repeat'] = -1 })
 	end,
 })
