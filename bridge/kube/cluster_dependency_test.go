@@ -334,7 +334,13 @@ func fresh(names ...string) map[string]api.DependencyWish {
 
 func wantAnswer(t testing.TB, e bridge.Environment, word, want string) {
 	t.Helper()
-	if got := ask(t, e, word); got != want {
+	got := ""
+	// kube-proxy follows the EndpointSlice, which follows the pod: a Service refuses for a moment after its pod is ready.
+	eventually(t, "an answer to "+word, func() bool {
+		got = ask(t, e, word)
+		return got == want || !strings.Contains(got, "connection refused")
+	})
+	if got != want {
 		t.Errorf("%s: %q, want %q", word, got, want)
 	}
 }

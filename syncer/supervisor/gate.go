@@ -1,8 +1,6 @@
 package supervisor
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +14,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"fairlead.dev/syncer/supervisor/wire"
 )
 
 const (
@@ -340,60 +340,17 @@ func (g *gate) serve(ctx context.Context, conn net.Conn, port int) {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
-	br := bufio.NewReader(conn)
+	c := wire.New(conn)
 	conn.SetReadDeadline(time.Now().Add(sniffLimit))
-	head, _ := br.Peek(4)
-	if len(head) > 0 && isMethodPrefix(head) {
-		head, _ = br.Peek(8)
-	}
+	proto, _ := c.Sniff()
 	conn.SetReadDeadline(time.Time{})
-	buffered := &bufferedConn{Conn: conn, r: br}
-	if !looksHTTP(head) {
-		g.splice(ctx, buffered, port)
+	if proto == wire.Other {
+		g.splice(ctx, c, port)
 		return
 	}
-	ln := &oneListener{conn: buffered, done: make(chan struct{})}
-	srv := &http.Server{
-		Handler:           g,
-		Protocols:         new(http.Protocols),
-		ReadHeaderTimeout: time.Minute,
-		ErrorLog:          log.New(io.Discard, "", 0),
-		ConnContext: func(ctx context.Context, _ net.Conn) context.Context {
-			return context.WithValue(ctx, portKey{}, fmt.Sprintf("service:%d", port))
-		},
-	}
-	srv.Protocols.SetHTTP1(true)
-	srv.Protocols.SetUnencryptedHTTP2(true)
-	srv.ConnState = func(_ net.Conn, st http.ConnState) {
-		if st == http.StateClosed {
-			ln.finish()
-		}
-	}
-	buffered.closed = ln.finish // a hijacked (upgraded) connection is closed by the proxy
-	srv.Serve(ln)
-	<-ln.done
-}
-
-func isMethodPrefix(b []byte) bool {
-	for _, c := range b {
-		if (c < 'A' || c > 'Z') && c != ' ' && c != '-' {
-			return false
-		}
-	}
-	return true
-}
-
-// looksHTTP says whether a connection that begins so is HTTP/1 (a method and a space, RFC 9112 section 3) or HTTP/2 with
-// prior knowledge (RFC 9113 section 3.4).
-func looksHTTP(b []byte) bool {
-	if bytes.HasPrefix(b, []byte("PRI * HT")) {
-		return true
-	}
-	i := bytes.IndexByte(b, ' ')
-	if i < 0 { // a method longer than 7 letters: OPTIONS and CONNECT have 7, PROPFIND 8
-		return len(b) == 8 && isMethodPrefix(b)
-	}
-	return i >= 3 && isMethodPrefix(b[:i])
+	wire.Serve(c, g, func(ctx context.Context) context.Context {
+		return context.WithValue(ctx, portKey{}, fmt.Sprintf("service:%d", port))
+	}, true)
 }
 
 func (g *gate) splice(ctx context.Context, conn net.Conn, port int) {
@@ -405,56 +362,5 @@ func (g *gate) splice(ctx context.Context, conn net.Conn, port int) {
 	if err != nil {
 		return
 	}
-	defer up.Close()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		io.Copy(up, conn)
-		if t, ok := up.(*net.TCPConn); ok {
-			t.CloseWrite()
-		}
-	}()
-	io.Copy(conn, up)
-	conn.Close()
-	up.Close()
-	<-done
+	wire.Splice(conn, up)
 }
-
-// bufferedConn is a connection of which the first bytes have been looked at.
-type bufferedConn struct {
-	net.Conn
-	r      *bufio.Reader
-	closed func()
-}
-
-func (c *bufferedConn) Read(p []byte) (int, error) { return c.r.Read(p) }
-
-func (c *bufferedConn) Close() error {
-	err := c.Conn.Close()
-	if c.closed != nil {
-		c.closed()
-	}
-	return err
-}
-
-// oneListener gives http.Server one connection and then waits for its end.
-type oneListener struct {
-	conn net.Conn
-	once sync.Once
-	fin  sync.Once
-	done chan struct{}
-}
-
-func (l *oneListener) Accept() (net.Conn, error) {
-	var c net.Conn
-	l.once.Do(func() { c = l.conn })
-	if c != nil {
-		return c, nil
-	}
-	<-l.done
-	return nil, net.ErrClosed
-}
-
-func (l *oneListener) finish()        { l.fin.Do(func() { close(l.done) }) }
-func (l *oneListener) Close() error   { return nil }
-func (l *oneListener) Addr() net.Addr { return l.conn.LocalAddr() }
