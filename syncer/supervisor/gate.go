@@ -78,6 +78,7 @@ func newGate(used func(), held func() bool) *gate {
 			r.Out.URL.Scheme = "http"
 			r.Out.URL.Host = r.In.Context().Value(portKey{}).(string)
 			r.Out.Host = r.In.Host
+			r.Out.URL.RawQuery = r.In.URL.RawQuery // Rewrite also drops what it finds odd, as "a;b"
 			// Transparent: Rewrite drops forwarding headers, which here the client itself has set.
 			for _, h := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
 				if v, ok := r.In.Header[h]; ok {

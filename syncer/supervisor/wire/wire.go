@@ -35,6 +35,14 @@ func New(c net.Conn) *Conn { return &Conn{Conn: c, R: bufio.NewReader(c)} }
 
 func (c *Conn) Read(p []byte) (int, error) { return c.R.Read(p) }
 
+// CloseWrite ends what is sent, where the connection can say that.
+func (c *Conn) CloseWrite() error {
+	if t, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return t.CloseWrite()
+	}
+	return nil
+}
+
 // Close closes the connection.
 func (c *Conn) Close() error {
 	err := c.Conn.Close()
