@@ -18,6 +18,7 @@ const (
 	KindReady       Kind = "ready"
 	KindLog         Kind = "log"
 	KindProblem     Kind = "problem"
+	KindCall        Kind = "call"
 )
 
 // Event is one line of `fairlead run --json`, and one message of a pod's event stream: a JSON object with "type",
@@ -126,6 +127,12 @@ type ProblemEvent struct {
 	Problem
 }
 
+// CallEvent tells of a call of the service that is new, or has another verdict than the last time.
+type CallEvent struct {
+	Header
+	Seen
+}
+
 // DecodeEvent parses one event. An unknown type is an error.
 func DecodeEvent(b []byte) (Event, error) {
 	var h struct {
@@ -152,6 +159,8 @@ func DecodeEvent(b []byte) (Event, error) {
 		e = new(LogEvent)
 	case KindProblem:
 		e = new(ProblemEvent)
+	case KindCall:
+		e = new(CallEvent)
 	default:
 		return nil, fmt.Errorf("parse event: unknown type %q", h.Type)
 	}

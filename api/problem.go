@@ -88,7 +88,9 @@ const (
 	CodeLogsDropped  = "logs-dropped" // lines were lost because the reader was slower than the service
 	CodeGone         = "gone"         // the environment was removed
 	CodeLost         = "connection-lost"
-	CodeNotYours     = "not-yours" // the environment is another user's, and only followed here
-	CodeAsleep       = "asleep"    // the environment is scaled to zero
-	CodeNoLogs       = "no-logs"   // the lines of the environment's other containers may not be read
+	CodeNotYours     = "not-yours"    // the environment is another user's, and only followed here
+	CodeAsleep       = "asleep"       // the environment is scaled to zero
+	CodeCallsUnseen  = "calls-unseen" // the pod cannot stand before the calls of its service
+	CodeNotGranted   = "rpc-not-authorized"
+	CodeNoLogs       = "no-logs" // the lines of the environment's other containers may not be read
 )

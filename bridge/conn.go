@@ -436,6 +436,29 @@ func (c *Conn) Swap(ctx context.Context, m api.Manifest) (st api.Status, err err
 	return st, err
 }
 
+// Outbound says what is to become of the service's calls, in the place of what was said before, and returns it with the ports
+// that are listened on.
+func (c *Conn) Outbound(ctx context.Context, o api.Outbound) (now api.Outbound, err error) {
+	b, err := json.Marshal(o)
+	if err != nil {
+		return now, err
+	}
+	r, err := c.request(ctx, http.MethodPost, "outbound", bytes.NewReader(b))
+	if err == nil {
+		err = c.do(r, &now)
+	}
+	return now, err
+}
+
+// Calls is what the service has called so far.
+func (c *Conn) Calls(ctx context.Context) (calls []api.Seen, err error) {
+	r, err := c.request(ctx, http.MethodGet, "calls", nil)
+	if err == nil {
+		err = c.do(r, &calls)
+	}
+	return calls, err
+}
+
 // Shutdown makes the supervisor stop the service and leave.
 func (c *Conn) Shutdown(ctx context.Context) error {
 	r, err := c.request(ctx, http.MethodPost, "shutdown", nil)

@@ -12,6 +12,9 @@
 //	GET  events?epoch&after&frames websocket; with frames=1 each binary message is an api.Frame, else each text message
 //	                               a run of api events in JSON, one a line
 //	GET  tunnel?port               upgraded (101, "fairlead-tunnel"): from then on the bytes of one connection to the service
+//	POST outbound                  api.Outbound; answers the same with the ports that are listened on. It takes the place of the
+//	                               one before at once: what is granted holds from the next call on
+//	GET  calls                     what the service has called so far: a list of api.Seen
 //	GET  debug?generation          upgraded (101, "fairlead-debug"), with header Fairlead-Debug: api.DebugStart in JSON: from
 //	                               then on the Debug Adapter Protocol of Delve, which has the process: "initialize", then
 //	                               "attach" with {"mode": "remote"}. It waits until the process of the generation (0: whatever

@@ -36,6 +36,9 @@ type Pod interface {
 	Attach(name, instance string, takeOver, keep bool) (lost <-chan string, detach func(), err error)
 	Probe(ctx context.Context, p api.Probe) error
 	Shutdown()
+	// Outbound says what is to become of the service's calls, and Calls what became of them.
+	Outbound(ctx context.Context, o api.Outbound) (api.Outbound, error)
+	Calls(ctx context.Context) ([]api.Seen, error)
 	// Debug waits for the process of a generation and opens a stream with its debugger; ReleaseDebug takes that off.
 	Debug(ctx context.Context, g api.Generation) (net.Conn, api.DebugStart, error)
 	ReleaseDebug(ctx context.Context) error
@@ -190,6 +193,19 @@ func (h *handler) routes() {
 		// A swap that has begun is finished, whether or not the agent still listens.
 		st, err := h.pod.Swap(context.WithoutCancel(r.Context()), m)
 		answer(w, st, err)
+	})
+	h.mux.HandleFunc("POST /v1/outbound", func(w http.ResponseWriter, r *http.Request) {
+		var o api.Outbound
+		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxManifest)).Decode(&o); err != nil {
+			fail(w, http.StatusBadRequest, fmt.Errorf("parse outbound calls: %w", err))
+			return
+		}
+		o, err := h.pod.Outbound(r.Context(), o)
+		answer(w, o, err)
+	})
+	h.mux.HandleFunc("GET /v1/calls", func(w http.ResponseWriter, r *http.Request) {
+		calls, err := h.pod.Calls(r.Context())
+		answer(w, calls, err)
 	})
 	h.mux.HandleFunc("GET /v1/attach", h.attach)
 	h.mux.HandleFunc("GET /v1/events", h.events)

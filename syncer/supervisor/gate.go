@@ -280,6 +280,7 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		g.notifyLocked()
 		g.mu.Unlock()
 	}()
+	wire.FullDuplex(w)
 	g.proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), flightKey{}, f)))
 }
 

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"fairlead.dev/api"
+	"fairlead.dev/syncer/supervisor/outbound"
 )
 
 const (
@@ -60,6 +61,7 @@ type Supervisor struct {
 	trees  map[string]*tree
 	ring   *ring
 	gate   *gate
+	calls  *outbound.Gate
 	spawn  *spawner
 	reaper reaper
 	wg     sync.WaitGroup
@@ -118,6 +120,7 @@ func New(opts Options) (*Supervisor, error) {
 	rand.Read(id[:])
 	s.epoch = hex.EncodeToString(id[:])
 	s.gate = newGate(s.used, s.held)
+	s.calls = outbound.New(s.called)
 	for name, dir := range opts.Trees {
 		t, err := openTree(name, dir)
 		if err != nil {
@@ -155,6 +158,8 @@ func (s *Supervisor) Run(ctx context.Context) error {
 		s.alone = time.AfterFunc(s.opts.StopWhenAlone, s.Shutdown)
 	}
 	s.mu.Unlock()
+	defer s.calls.Close()
+	s.restoreCalls()
 	if m := s.last; m != nil {
 		m.Process.Debug = false // nobody waits for it now; an agent attaches to it as it runs
 		s.replace(ctx, m, filepath.Join(s.opts.Dir, "bin", m.Executable.Path), nil, "")

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"fairlead.dev/api"
+	"fairlead.dev/syncer/supervisor/wire"
 )
 
 // forwarder passes HTTP/1 on, request by request; websockets by their upgrade.
@@ -78,6 +79,7 @@ func (f *forwarder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusForbidden)
 		w.Write(b)
 	default:
+		wire.FullDuplex(w)
 		f.proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callKey{}, api.Seen{Call: call, Verdict: v})))
 	}
 }

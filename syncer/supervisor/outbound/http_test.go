@@ -108,7 +108,7 @@ func TestHTTPPasses(t *testing.T) {
 				defer resp.Body.Close()
 				got, err := io.ReadAll(resp.Body)
 				if err != nil {
-					t.Fatal(err)
+					t.Fatalf("%s with %d bytes, through the gate %v: %v after %d", method, len(body), addr == b.addr, err, len(got))
 				}
 				return fmt.Sprint(resp.Proto, resp.Status, resp.Trailer, len(got), string(got[:min(len(got), 300)]))
 			}

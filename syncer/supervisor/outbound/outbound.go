@@ -43,7 +43,7 @@ type Gate struct {
 	seen   seen
 
 	mu     sync.Mutex
-	routes map[string]*route // by what was asked for: callee and Listen
+	routes map[string]*route // by key
 	state  api.Outbound      // as it was asked for
 }
 
@@ -88,29 +88,32 @@ func (g *Gate) Set(o api.Outbound) (api.Outbound, error) {
 	next := map[string]*route{}
 	var made []*route
 	for i, r := range o.Routes {
-		key := r.Callee + " " + r.Listen + " " + port(r.Target)
-		rt := g.routes[key]
+		rt := g.findLocked(r)
 		if rt == nil {
 			ln, err := net.Listen("tcp", r.Listen)
 			if err != nil {
 				for _, m := range made {
 					m.ln.Close()
 				}
-				return api.Outbound{}, &api.Problem{Code: "calls-unseen", Message: fmt.Sprintf("calls of %s cannot be seen: %v", r.Callee, err),
-					Hint: "set calls.mode: off in fairlead.yaml to run without it"}
+				return api.Outbound{}, &api.Problem{Code: api.CodeCallsUnseen, Message: fmt.Sprintf("calls of %s cannot be seen: %v", r.Callee, err),
+					Hint: "calls: {mode: off} in fairlead.yaml does without"}
 			}
 			rt = &route{gate: g, ln: ln}
 			rt.http = newForwarder(rt)
 			made = append(made, rt)
 		}
-		next[key] = rt
+		next[key(r)] = rt
 		o.Routes[i].Listen = rt.ln.Addr().String()
 	}
 	for i, r := range asked.Routes {
-		next[r.Callee+" "+r.Listen+" "+port(r.Target)].rule.Store(&rule{OutboundRoute: o.Routes[i], caller: o.Caller, environment: o.Environment, mode: o.Mode})
+		next[key(r)].rule.Store(&rule{OutboundRoute: o.Routes[i], caller: o.Caller, environment: o.Environment, mode: o.Mode})
 	}
-	for key, rt := range g.routes {
-		if next[key] == nil {
+	stays := map[*route]bool{}
+	for _, rt := range next {
+		stays[rt] = true
+	}
+	for _, rt := range g.routes {
+		if !stays[rt] {
 			rt.ln.Close()
 			rt.http.close()
 		}
@@ -120,6 +123,23 @@ func (g *Gate) Set(o api.Outbound) (api.Outbound, error) {
 	}
 	g.routes, g.state = next, asked
 	return o, nil
+}
+
+// key tells routes apart that were asked for together.
+func key(r api.OutboundRoute) string { return r.Callee + " " + r.Listen + " " + port(r.Target) }
+
+// findLocked is the route that is there already: asked for in the same words, or by the address that it was given. Its target
+// may have moved.
+func (g *Gate) findLocked(r api.OutboundRoute) *route {
+	if rt := g.routes[key(r)]; rt != nil {
+		return rt
+	}
+	for _, rt := range g.routes {
+		if rt.rule.Load().Callee == r.Callee && rt.ln.Addr().String() == r.Listen {
+			return rt
+		}
+	}
+	return nil
 }
 
 func port(addr string) string { return addr[strings.LastIndexByte(addr, ':')+1:] }
@@ -150,11 +170,10 @@ func check(o api.Outbound) error {
 		if err != nil || host == "" || p == "" || p == "0" {
 			return bad("%q is no address of %s", r.Target, r.Callee)
 		}
-		if key := r.Callee + " " + r.Listen + " " + p; have[key] {
-			return bad("two routes are %s", key)
-		} else {
-			have[key] = true
+		if have[key(r)] {
+			return bad("two routes are %s", key(r))
 		}
+		have[key(r)] = true
 		if len(r.Grants) > maxGrants {
 			return bad("%s has %d grants, more than %d", r.Callee, len(r.Grants), maxGrants)
 		}

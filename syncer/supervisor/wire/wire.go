@@ -109,6 +109,13 @@ func Serve(c *Conn, h http.Handler, values func(context.Context) context.Context
 	<-ln.done
 }
 
+// FullDuplex lets a handler that proxies go on reading an HTTP/1 request while it answers. Otherwise net/http closes the body at
+// the first byte of the answer, a transport that has sent all of it and looks for its end takes that for a failure, and
+// breaks the answer off.
+func FullDuplex(w http.ResponseWriter) {
+	http.NewResponseController(w).EnableFullDuplex() // fails for HTTP/2, which needs none
+}
+
 // Splice passes bytes both ways until both have ended, and closes both. What is half closed on one side is on the other.
 func Splice(a, b net.Conn) {
 	done := make(chan struct{})
