@@ -20,8 +20,8 @@ import (
 
 // limit is what an executable may have: it is copied into every fresh pod (CHANGELOG and README give the figures).
 const (
-	limit           = 13_000_000
-	limitCompressed = 4_600_000 // at the level below; zstd -19 makes 4.0 MB of it
+	limit           = 13_250_000
+	limitCompressed = 4_700_000 // at the level below; zstd -19 makes 4.0 MB of it
 )
 
 // inlined lists what is compiled with inlining; the rest is not. Delve, its disassemblers and the protocols of a debug session are
