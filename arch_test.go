@@ -56,7 +56,8 @@ var edges = map[string][]string{
 	"test/freeport":                 {},
 	"test/image":                    {},
 	"test/e2e":                      {"api", "debugadapter/daptest", "server/client"},
-	"test/run":                      {},
+	"test/gitea":                    {"test/freeport"},
+	"test/run":                      {"test/gitea"},
 	"cmd/fairlead-pod/without/ebpf": {},
 }
 

@@ -42,6 +42,7 @@ func main() {
 		{"vet", r.vet},
 		{"build", r.build},
 		{"cluster", r.cluster},
+		{"gitea", r.gitea},
 		{"tests", r.tests},
 		{"tests of the cluster module", r.clusterTests},
 		{"tests of the fixture", r.fixture},
