@@ -33,7 +33,7 @@ func Token(getenv func(string) string) (string, error) {
 		return "", &api.Problem{Code: "forge-token", Message: "read the forge's token: " + err.Error(), Hint: "correct " + TokenFileVariable}
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, 4097))
+	b, err := io.ReadAll(io.LimitReader(f, 4096))
 	if err != nil {
 		return "", &api.Problem{Code: "forge-token", Message: "read the forge's token: " + err.Error(), Hint: "correct " + TokenFileVariable}
 	}
@@ -45,7 +45,7 @@ func Token(getenv func(string) string) (string, error) {
 }
 
 // What RFC 9110 lets a credential have; a line's end in it would be a header of its own.
-var tokenPattern = regexp.MustCompile(`^[-A-Za-z0-9._~+/=]{1,4096}$`)
+var tokenPattern = regexp.MustCompile(`^[-A-Za-z0-9._~+/=]{1,1000}$`)
 
 func checkToken(t, from string) (string, error) {
 	if t != "" && !tokenPattern.MatchString(t) {

@@ -56,6 +56,19 @@ func OpenGitea(ctx context.Context, remote, token string) (*Gitea, error) {
 	return g, nil
 }
 
+// FromEnvironment is the forge of a git remote, by the token of the environment. Without a token it is nil: a review is a branch then.
+func FromEnvironment(ctx context.Context, remote string, getenv func(string) string) (registry.Reviewer, error) {
+	token, err := Token(getenv)
+	if err != nil || token == "" {
+		return nil, err
+	}
+	g, err := OpenGitea(ctx, remote, token)
+	if err != nil {
+		return nil, err // not g, which would be a Reviewer that is not nil
+	}
+	return g, nil
+}
+
 // Version is what the forge says of itself.
 func (g *Gitea) Version() string { return g.version }
 
