@@ -43,7 +43,10 @@ var edges = map[string][]string{
 	"server/journal":                {"api"},
 	"server/settings":               {"api"},
 	"server/lsp":                    {"api", "server/settings"},
-	"cmd/fairlead":                  {"api", "bridge", "bridge/kube", "bridge/kube/janitor", "bridge/kube/lease", "bridge/local", "bridge/local/engine", "bridge/payload", "debugadapter", "server", "server/client", "server/dap", "server/lsp", "server/settings", "syncer", "syncer/build", "syncer/watch"},
+	"platform/registry":             {"api"},
+	"platform/forge":                {"api", "platform/registry"},
+	"platform/export":               {"api", "platform/registry"},
+	"cmd/fairlead":                  {"api", "bridge", "bridge/kube", "bridge/kube/janitor", "bridge/kube/lease", "bridge/local", "bridge/local/engine", "bridge/payload", "debugadapter", "platform/export", "platform/registry", "server", "server/client", "server/dap", "server/lsp", "server/settings", "syncer", "syncer/build", "syncer/watch"},
 	"cmd/fairlead-platform":         {"api", "bridge/kube", "bridge/kube/janitor", "bridge/kube/lease", "server/settings"},
 	"cmd/fairlead-pod":              {"api", "bridge", "syncer/supervisor", "syncer/supervisor/delve"},
 	"test/bench/edit":               {"api", "test/bench/measure", "test/freeport"},
@@ -57,7 +60,8 @@ var edges = map[string][]string{
 	"test/freeport":                 {},
 	"test/image":                    {},
 	"test/e2e":                      {"api", "debugadapter/daptest", "server/client"},
-	"test/run":                      {},
+	"test/gitea":                    {"test/freeport"},
+	"test/run":                      {"test/gitea"},
 	"cmd/fairlead-pod/without/ebpf": {},
 }
 
@@ -75,7 +79,7 @@ var homes = map[string][]string{
 	"github.com/spf13/":                       {"cmd/fairlead", "cmd/fairlead-platform"},
 	"github.com/klauspost/compress":           {"syncer/delta", "bridge/payload", "bridge/payload/gen"},
 	"go.lsp.dev/":                             {"server/lsp"},
-	"go.yaml.in/yaml":                         {"server/settings"},
+	"go.yaml.in/yaml":                         {"server/settings", "platform/registry", "platform/export"},
 }
 
 type pkg struct {
