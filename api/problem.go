@@ -26,11 +26,17 @@ type Problem struct {
 	File   string `json:"file,omitempty"`
 	Line   int    `json:"line,omitempty"`
 	Column int    `json:"column,omitempty"`
-	// Owner is who raised it and clears it: "build", "settings", "environment", "sync", "process" or "debug"; empty where it is told
-	// once and not kept.
+	// EndColumn is behind the last byte of the place, where it is on one line and known.
+	EndColumn int `json:"end_column,omitempty"`
+	// Owner is who raised it and clears it: "build", "settings", "environment", "sync", "process", "debug" or "calls"; empty where it
+	// is told once and not kept.
 	Owner string `json:"owner,omitempty"`
 	// Related are further places that belong to it, the innermost first: a panic's other frames.
 	Related []Place `json:"related,omitempty"`
+	// Link is a page that helps (CodeNotGranted: the form on which access is requested). It has no authority in it.
+	Link string `json:"link,omitempty"`
+	// Call is what was refused (CodeNotGranted).
+	Call *Call `json:"call,omitempty"`
 	// Missing lists the blobs that a pod lacks (CodeBlobMissing).
 	Missing []Digest `json:"missing,omitempty"`
 }

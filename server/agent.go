@@ -83,6 +83,11 @@ type runner interface {
 	dialTask(ctx context.Context, id string) (net.Conn, error)
 	dialCore(ctx context.Context, path string) (net.Conn, api.DebugStart, error)
 	switchDependency(ctx context.Context, r api.DependencyRequest) error
+	// callAddress is where the service calls a dependency that is at addr; dependencyMoved takes over where one is now, and says
+	// whether the service has to be started again for it.
+	callAddress(name, addr string) string
+	dependencyMoved(name, addr string) bool
+	observed(ctx context.Context) ([]api.Seen, error)
 }
 
 // Agent holds the sessions of one user: front ends ask for them, hold them and are told of them. Its goroutines, all ended
@@ -429,7 +434,12 @@ func (a *Agent) begin(plan Plan, keep bool) (*held, error) {
 		h.needs = newNeeds(name, plan.Dependencies)
 		h.state.svc.Dependencies = h.needs.list()
 		open := cfg.Open
-		cfg.expand = h.needs.expand
+		cfg.expand = func(text string) string { return h.needs.expand(text, h.session.callAddress) }
+		for _, d := range plan.Dependencies {
+			if d.Check == nil { // a database's protocol is not judged
+				cfg.neighbours = append(cfg.neighbours, d.Name)
+			}
+		}
 		cfg.Open = func(ctx context.Context, spec bridge.Spec, progress bridge.Progress) (bridge.Environment, error) {
 			if err := a.require(ctx, h, progress); err != nil {
 				return nil, err

@@ -42,13 +42,16 @@ func (f *fakeSession) keepUntil(_ context.Context, t time.Time) (bool, error) {
 	f.until = t
 	return true, nil
 }
-func (f *fakeSession) keptUntil() time.Time { return f.until }
-func (f *fakeSession) Discard()             { f.discarded = true }
-func (f *fakeSession) Saved(p []string)     { f.saves = append(f.saves, p...) }
-func (f *fakeSession) Wanted(why string)    { f.wanted = append(f.wanted, why) }
-func (f *fakeSession) CancelBuild()         { f.canceled = append(f.canceled, "build") }
-func (f *fakeSession) CancelTransfer()      { f.canceled = append(f.canceled, "transfer") }
-func (f *fakeSession) Restart()             { f.canceled = append(f.canceled, "restart") }
+func (f *fakeSession) keptUntil() time.Time                         { return f.until }
+func (f *fakeSession) Discard()                                     { f.discarded = true }
+func (f *fakeSession) callAddress(_, addr string) string            { return addr }
+func (f *fakeSession) dependencyMoved(string, string) bool          { return true }
+func (f *fakeSession) observed(context.Context) ([]api.Seen, error) { return nil, nil }
+func (f *fakeSession) Saved(p []string)                             { f.saves = append(f.saves, p...) }
+func (f *fakeSession) Wanted(why string)                            { f.wanted = append(f.wanted, why) }
+func (f *fakeSession) CancelBuild()                                 { f.canceled = append(f.canceled, "build") }
+func (f *fakeSession) CancelTransfer()                              { f.canceled = append(f.canceled, "transfer") }
+func (f *fakeSession) Restart()                                     { f.canceled = append(f.canceled, "restart") }
 func (f *fakeSession) Debug(string, string) (*Claim, error) {
 	return nil, &api.Problem{Code: api.CodeDebugHeld, Message: "somebody debugs it"}
 }

@@ -106,11 +106,11 @@ func Expand(s string, addr func(name string) string) string {
 	})
 }
 
-// expand is Expand with the addresses of the session's dependencies.
-func (n *needs) expand(s string) string {
+// expand is Expand with the addresses by which the service calls its dependencies: called makes them of where these are.
+func (n *needs) expand(s string, called func(name, addr string) string) string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return Expand(s, func(name string) string { return n.addr[name] })
+	return Expand(s, func(name string) string { return called(name, n.addr[name]) })
 }
 
 // require brings a session's dependencies about, and returns when all of them can be used. One that fails is waited for: the
@@ -164,7 +164,7 @@ func (a *Agent) follow(ctx context.Context, h *held, i int, ready func()) {
 				a.event(h, &api.ProblemEvent{Header: api.Header{Type: api.KindProblem, Time: time.Now()}, Problem: *dependencyFailed(all[i])})
 			}
 		}
-		if moved {
+		if addr != "" && h.session.dependencyMoved(h.needs.all[i].Name, addr) && moved {
 			h.session.Restart() // it has the former address
 		}
 	}

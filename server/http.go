@@ -71,6 +71,7 @@ func (a *Agent) handler() http.Handler {
 			finish(w, http.StatusNoContent, a.switchDependency(r.Context(), r.PathValue("name"), req))
 		}
 	})
+	mux.HandleFunc("GET /v1/services/{name}/calls", a.serveCalls)
 	mux.HandleFunc("GET /v1/services", func(w http.ResponseWriter, r *http.Request) {
 		answer(w, http.StatusOK, map[string]any{"services": a.services()})
 	})

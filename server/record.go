@@ -37,6 +37,8 @@ type Record struct {
 	KeepUntil time.Time `json:"keep_until,omitzero"`
 	// Switched are the dependencies that were switched while the environment was there, and hold as long as it does.
 	Switched map[string]api.DependencyMode `json:"switched,omitempty"`
+	// Gates are the ports here at which the service calls its dependencies on this machine, by their names.
+	Gates map[string]int `json:"gates,omitempty"`
 	// Joined: the environment is another's, and is only followed. Token is then of no use.
 	Joined bool `json:"joined,omitempty"`
 }

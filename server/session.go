@@ -61,6 +61,11 @@ type Config struct {
 	// Command is a shell command that is run in place of a service that is built; empty without. Service then only names it.
 	Command string
 
+	// Calls says how what the service calls is judged.
+	Calls Calls
+
+	// neighbours are the dependencies that the service calls by addresses of this machine.
+	neighbours []string
 	// expand puts the addresses of dependencies into an argument or a variable's value; may be nil.
 	expand func(string) string
 	// note is told the steps of state.go that are no events, in order with Emit; may be nil.
@@ -86,8 +91,8 @@ type depender interface {
 }
 
 // Session is one service under edit. Its goroutines, all ended when Run returns: the opening of the environment, the
-// connection, the followers of the pod's events, of the other containers' lines and of the dependencies, the switches of
-// these, the renewal of the lease, the watcher and the loop, and the tunnels' connections.
+// connection, the followers of the pod's events, of the other containers' lines and of the dependencies, those of calls.go, the
+// switches of dependencies, the renewal of the lease, the watcher and the loop, and the tunnels' connections.
 type Session struct {
 	cfg    Config
 	keep   *keeper
@@ -96,6 +101,7 @@ type Session struct {
 	tun    *tunnels
 	builds *builds
 	debug  *debugging
+	calls  *calls
 	uses   uses
 	waking waking
 	life   context.Context // ends with Run: of what a connection's change or a front end leads to
@@ -134,6 +140,7 @@ func NewSession(cfg Config) (*Session, error) {
 	old := rec
 	rec = cfg.Record
 	rec.Version, rec.Token, rec.Ports, rec.Main, rec.Generation, rec.Since = old.Version, old.Token, old.Ports, old.Main, old.Generation, old.Since
+	rec.Gates = old.Gates
 	rec.KeepUntil = old.KeepUntil
 	rec.Agent, rec.PID = fmt.Sprintf("%s (pid %d)", cfg.Spec.Owner, os.Getpid()), os.Getpid()
 	cfg.Spec.Token = rec.Token
@@ -151,6 +158,10 @@ func NewSession(cfg Config) (*Session, error) {
 	s.conn = bridge.New(bridge.Options{Dial: s.dial, Token: token, Name: name, TakeOver: cfg.TakeOver, Keep: cfg.Keep, OnState: s.connState})
 	s.builds = &builds{svc: cfg.Service, cfg: cfg.Build, command: cfg.Command, out: filepath.Join(cfg.Records.Folder(cfg.Spec.Name), fmt.Sprintf("out-%d", os.Getpid()))}
 	s.debug = newDebugging(s)
+	if s.calls, err = newCalls(s, cfg.Calls, cfg.neighbours, rec.Gates); err != nil {
+		return nil, err
+	}
+	s.keep.rec.Gates = s.calls.ports()
 	s.loop = syncer.New(syncer.Config{
 		Pod: s.conn, Folders: cfg.Folders, Process: s.process, Name: cfg.Service.Name,
 		Build: func(ctx context.Context, linked func(string, int64)) (syncer.Built, []*api.Problem, error) {
@@ -249,6 +260,9 @@ func (s *Session) Run(ctx context.Context) error {
 	wg.Go(func() { s.renew(ctx) })
 	wg.Go(func() { s.followLease(ctx) })
 	wg.Go(func() { s.followSwitches(ctx) })
+	wg.Go(func() { s.calls.followGrants(ctx) })
+	wg.Go(func() { s.calls.followCalls(ctx) })
+	wg.Go(func() { s.calls.locate(ctx) })
 	if !s.cfg.Joined {
 		wg.Go(func() { fail(ended(ctx, s.watch(ctx))) })
 		wg.Go(func() {
@@ -386,6 +400,7 @@ func (s *Session) connState(connected bool, err error) {
 		if err := s.keep.change(func(r *Record) { r.Environment = s.opened().Info() }); err != nil { // the pod may be another one
 			s.cfg.Logger.Warn("the record was not written", "err", err)
 		}
+		s.calls.connected()
 		s.tell("connected", "")
 		s.loop.Resync()
 		s.debug.resume()
@@ -633,6 +648,8 @@ func (s *Session) podEvent(ctx context.Context, e api.Event) {
 		}
 	case *api.ListeningEvent:
 		s.listening(ctx, e)
+	case *api.CallEvent:
+		s.calls.event(e)
 	}
 }
 

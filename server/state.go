@@ -33,6 +33,8 @@ type (
 	kept struct{ until time.Time }
 	// switched: the environment has its dependencies like that from now on.
 	switched struct{ wishes map[string]api.DependencyWish }
+	// callsSeen are the calls that stand refused, all of them.
+	callsSeen struct{ problems []*api.Problem }
 	// debugged: the debug session is like that now; nil: there is none.
 	debugged struct{ debug *api.Debug }
 	// leaving: the session is being ended, in words for what.
@@ -52,10 +54,11 @@ const (
 	keyProcess     = "process"
 	keyDebug       = "debug"
 	keyNeeds       = "dependencies"
+	keyCalls       = "calls"
 	keyLogs        = "logs" // owner "environment"; a connection that is there again does not clear it
 )
 
-var keys = []string{keyEnvironment, keyLogs, keySettings, keyBuild, keySync, keyWatch, keyProcess, keyDebug, keyNeeds}
+var keys = []string{keyEnvironment, keyLogs, keySettings, keyBuild, keySync, keyWatch, keyProcess, keyDebug, keyNeeds, keyCalls}
 
 // state makes an api.Service of what happens in a session. It is pure: times come with the steps.
 type state struct {
@@ -155,6 +158,8 @@ func (s *state) apply(step any, now time.Time) bool {
 		s.kept = e.until
 	case depends:
 		s.depends(e.all)
+	case callsSeen:
+		s.replace(keyCalls, keyCalls, e.problems)
 	case leaving:
 		s.stopping, s.stop = true, e.why
 	case over:
@@ -254,7 +259,7 @@ func (s *state) problem(e *api.ProblemEvent) {
 		s.add(keySync, p)
 	case p.Code == api.CodeNoLogs:
 		s.add(keyLogs, p)
-	case p.Owner == keyEnvironment, p.Owner == keyDebug:
+	case p.Owner == keyEnvironment, p.Owner == keyDebug, p.Owner == keyCalls:
 		if p.Owner == keyDebug {
 			s.debugGen = e.Generation
 		}

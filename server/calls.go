@@ -1,0 +1,423 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"fairlead.dev/api"
+)
+
+// Calls says how what a service calls is judged.
+type Calls struct {
+	// Mode is what becomes of a call that is not granted; api.CallsOff and empty: nobody looks.
+	Mode api.CallMode
+	// Follow tells what is granted, now and at every change, until ctx ends; an error is told as a problem, and what was told
+	// before goes on to hold. Nil: nothing is governed.
+	Follow func(ctx context.Context, tell func(Granted, error))
+	// Link is the address of a page where access to a callee can be asked for, without authority; may be nil.
+	Link func(caller, callee, environment string) string
+	// Find says where the service's source makes calls; the results are in their order. Nil: they have no place.
+	Find func(ctx context.Context, calls []api.Call, addresses map[string][]string) ([]CallPlace, error)
+}
+
+// Granted says whether a callee is in the registry, and which patterns of methods (api.Granted) a service may call of it. about is
+// what the registry says of the callee, in a few words for a person, as "billing asks for a review (team payments)".
+type Granted func(callee string) (governed bool, patterns []string, about string)
+
+// CallPlace is where a call is made in the source. Without a File there is none, and Why says so.
+type CallPlace struct {
+	File              string
+	Line              int
+	Column, EndColumn int
+	Why               string
+	Related           []api.Place
+}
+
+// caller is a bridge.Environment that knows the addresses of its service's dependencies.
+type caller interface {
+	// Routes are the ports of dependencies that the service reaches by loopback addresses.
+	Routes() []api.OutboundRoute
+}
+
+// calls is what one session knows of what its service calls. Its goroutines are followGrants, followCalls and locate, which end
+// with Run.
+type calls struct {
+	s     *Session
+	cfg   Calls
+	again chan struct{} // what the pod is told is to be told again
+	look  chan struct{} // places are to be found
+
+	mu      sync.Mutex
+	listen  map[string]string // loopback addresses of dependencies on this machine, by name
+	target  map[string]string // where those lead to, of those that can be used
+	granted Granted
+	seen    map[api.Call]api.Seen // those that were not simply allowed
+	places  map[api.Call]CallPlace
+}
+
+// newCalls prepares it; names are the dependencies that are called by addresses of this machine, and known the ports that they
+// had before.
+func newCalls(s *Session, cfg Calls, names []string, known map[string]int) (*calls, error) {
+	c := &calls{s: s, cfg: cfg, again: make(chan struct{}, 1), look: make(chan struct{}, 1), listen: map[string]string{}, target: map[string]string{},
+		seen: map[api.Call]api.Seen{}, places: map[api.Call]CallPlace{}}
+	if !c.on() {
+		return c, nil
+	}
+	for _, n := range names {
+		port := known[n]
+		if port == 0 {
+			var err error
+			if port, err = freePort(); err != nil {
+				return nil, err
+			}
+		}
+		c.listen[n] = fmt.Sprintf("127.0.0.1:%d", port)
+	}
+	return c, nil
+}
+
+func (c *calls) on() bool { return c.cfg.Mode != "" && c.cfg.Mode != api.CallsOff && !c.s.cfg.Joined }
+
+// freePort is one that nobody listens on now.
+func freePort() (int, error) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, fmt.Errorf("find a free port: %w", err)
+	}
+	defer ln.Close()
+	return ln.Addr().(*net.TCPAddr).Port, nil
+}
+
+// address is where the service calls a dependency that is at addr: the gate's, where there is one.
+func (c *calls) address(name, addr string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if l := c.listen[name]; l != "" && addr != "" {
+		return l
+	}
+	return addr
+}
+
+// moved takes over where a dependency is now, and says whether the service has to know.
+func (c *calls) moved(name, addr string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.listen[name] == "" {
+		return true
+	}
+	if addr != "" && c.target[name] != addr {
+		c.target[name] = addr
+		wakeUp(c.again)
+	}
+	return false
+}
+
+// ports are the gate's on this machine, for the record.
+func (c *calls) ports() map[string]int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := map[string]int{}
+	for n, l := range c.listen {
+		if a, err := net.ResolveTCPAddr("tcp", l); err == nil {
+			out[n] = a.Port
+		}
+	}
+	return out
+}
+
+func wakeUp(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default: // it is going to look anyway
+	}
+}
+
+// outbound is what the pod is to be told now.
+func (c *calls) outbound() api.Outbound {
+	info := c.s.keep.get().Environment
+	o := api.Outbound{Caller: c.s.cfg.Spec.Service, Environment: info.Name, Mode: c.cfg.Mode}
+	if env, ok := c.s.opened().(caller); ok {
+		o.Routes = env.Routes()
+	}
+	c.mu.Lock()
+	for _, n := range slices.Sorted(maps.Keys(c.listen)) {
+		if t := c.target[n]; t != "" {
+			o.Routes = append(o.Routes, api.OutboundRoute{Callee: n, Listen: c.listen[n], Target: t})
+		}
+	}
+	granted := c.granted
+	c.mu.Unlock()
+	for i := range o.Routes {
+		r := &o.Routes[i]
+		if granted != nil {
+			r.Governed, r.Grants, _ = granted(r.Callee)
+		}
+		if c.cfg.Link != nil && r.Governed {
+			r.Link = c.cfg.Link(o.Caller, r.Callee, o.Environment)
+		}
+	}
+	return o
+}
+
+// push tells the pod. A port that is taken by now is another one, and the service is started again with that.
+func (c *calls) push(ctx context.Context) error {
+	o := c.outbound()
+	_, err := c.s.conn.Outbound(ctx, o)
+	var p *api.Problem
+	if errors.As(err, &p) && p.Code == api.CodeCallsUnseen && c.anotherPort() {
+		if _, err = c.s.conn.Outbound(ctx, c.outbound()); err == nil {
+			c.s.keep.change(func(r *Record) { r.Gates = c.ports() })
+			c.s.Restart()
+		}
+	}
+	return err
+}
+
+// anotherPort takes another port for those of this machine that are taken.
+func (c *calls) anotherPort() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	changed := false
+	for n, l := range c.listen {
+		if port, err := freePort(); err == nil {
+			if c.listen[n] = fmt.Sprintf("127.0.0.1:%d", port); c.listen[n] != l {
+				changed = true
+			}
+		}
+	}
+	return changed
+}
+
+const (
+	// pushLimit bounds how long a pod is waited for to take over what is granted, before the service is started.
+	pushLimit = 10 * time.Second
+)
+
+// followCalls tells the pod whenever there is something new.
+func (c *calls) followCalls(ctx context.Context) {
+	if !c.on() {
+		return
+	}
+	for {
+		select {
+		case <-c.again:
+		case <-ctx.Done():
+			return
+		}
+		if err := c.push(ctx); err != nil && ctx.Err() == nil {
+			c.fail(err)
+		}
+	}
+}
+
+// fail tells that calls are not seen.
+func (c *calls) fail(err error) {
+	for _, p := range api.Problems(err, api.CodeCallsUnseen) {
+		p.Owner, p.Severity = keyCalls, api.SeverityWarning
+		c.s.emit(&api.ProblemEvent{Header: api.Header{Type: api.KindProblem, Generation: c.s.keep.get().Generation}, Problem: *p})
+	}
+}
+
+// connected tells a pod that has just been connected, before anything is started in it.
+func (c *calls) connected() {
+	if !c.on() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(c.s.life, pushLimit)
+	defer cancel()
+	if err := c.push(ctx); err != nil && c.s.life.Err() == nil {
+		c.fail(err)
+	}
+}
+
+// followGrants takes over what the registry says.
+func (c *calls) followGrants(ctx context.Context) {
+	if !c.on() || c.cfg.Follow == nil {
+		return
+	}
+	c.cfg.Follow(ctx, func(g Granted, err error) {
+		if err != nil && ctx.Err() == nil {
+			c.fail(err)
+		}
+		if g == nil {
+			return
+		}
+		c.mu.Lock()
+		c.granted = g
+		// What was refused and is granted now is no problem any more, before it is called again.
+		for call := range c.seen {
+			if governed, patterns, _ := g(call.Callee); !governed || api.Granted(patterns, call.Method) {
+				if c.seen[call].Verdict != api.CallRefused {
+					delete(c.seen, call)
+				}
+			}
+		}
+		c.mu.Unlock()
+		if err == nil {
+			c.s.note(callsSeen{nil})
+		}
+		wakeUp(c.again)
+		c.tell()
+	})
+}
+
+// event takes what the pod tells of a call.
+func (c *calls) event(e *api.CallEvent) {
+	c.mu.Lock()
+	_, had := c.seen[e.Call]
+	if e.Verdict == api.CallAllowed {
+		delete(c.seen, e.Call)
+	} else {
+		c.seen[e.Call] = e.Seen
+	}
+	_, found := c.places[e.Call]
+	c.mu.Unlock()
+	if e.Verdict != api.CallAllowed && !found {
+		wakeUp(c.look)
+	}
+	if e.Verdict != api.CallAllowed || had {
+		c.tell()
+	}
+}
+
+// edited makes places be looked for again: lines have moved.
+func (c *calls) edited() {
+	c.mu.Lock()
+	clear(c.places)
+	any := len(c.seen) > 0
+	c.mu.Unlock()
+	if any {
+		wakeUp(c.look)
+	}
+}
+
+// locate finds the places of calls that were refused.
+func (c *calls) locate(ctx context.Context) {
+	if !c.on() || c.cfg.Find == nil {
+		return
+	}
+	for {
+		select {
+		case <-c.look:
+		case <-ctx.Done():
+			return
+		}
+		c.mu.Lock()
+		var want []api.Call
+		for call := range c.seen {
+			if _, ok := c.places[call]; !ok && call.Method != "" {
+				want = append(want, call)
+			}
+		}
+		addresses := map[string][]string{}
+		for n, l := range c.listen {
+			addresses[n] = []string{l}
+		}
+		c.mu.Unlock()
+		if len(want) == 0 {
+			continue
+		}
+		found, err := c.cfg.Find(ctx, want, addresses)
+		if err != nil {
+			if ctx.Err() == nil {
+				c.s.cfg.Logger.Debug("find the lines of calls", "err", err)
+			}
+			continue
+		}
+		c.mu.Lock()
+		for i, p := range found {
+			c.places[want[i]] = p
+		}
+		c.mu.Unlock()
+		c.tell()
+	}
+}
+
+// tell makes the refused calls problems, all of them.
+func (c *calls) tell() {
+	c.mu.Lock()
+	list := slices.SortedFunc(maps.Values(c.seen), func(a, b api.Seen) int {
+		return strings.Compare(a.Callee+a.Method, b.Callee+b.Method)
+	})
+	var ps []*api.Problem
+	for _, s := range list {
+		ps = append(ps, c.problemLocked(s))
+	}
+	c.mu.Unlock()
+	c.s.note(callsSeen{ps})
+}
+
+func (c *calls) problemLocked(s api.Seen) *api.Problem {
+	me, env := c.s.cfg.Spec.Service, c.s.keep.get().Environment.Name
+	call := s.Call
+	p := &api.Problem{Code: api.CodeNotGranted, Owner: keyCalls, Call: &call}
+	switch s.Verdict {
+	case api.CallDenied:
+		p.Message = fmt.Sprintf("%s may not call %s of %s yet", me, s.Method, s.Callee)
+	case api.CallWarned:
+		p.Severity = api.SeverityWarning
+		p.Message = fmt.Sprintf("%s calls %s of %s, which it has not been granted; it was let through", me, s.Method, s.Callee)
+	default:
+		p.Severity = api.SeverityWarning
+		p.Message = fmt.Sprintf("%s refused %s %s", s.By, me, strings.TrimSpace(s.Method+" of "+s.Callee))
+	}
+	governed, about := false, ""
+	if c.granted != nil {
+		governed, _, about = c.granted(s.Callee)
+	}
+	if about != "" {
+		p.Message += ": " + about
+	}
+	p.Hint = "ask the owners of " + s.Callee + " to grant it"
+	if c.cfg.Link != nil && governed {
+		p.Link = c.cfg.Link(me, s.Callee, env)
+		p.Hint = "request access; the form is filled in already"
+	}
+	if at, ok := c.places[s.Call]; ok {
+		p.File, p.Line, p.Column, p.EndColumn, p.Related = at.File, at.Line, at.Column, at.EndColumn, at.Related
+		if at.Why != "" && at.File == "" {
+			p.Hint += "; no line was found: " + at.Why
+		}
+	}
+	return p
+}
+
+func (s *Session) callAddress(name, addr string) string   { return s.calls.address(name, addr) }
+func (s *Session) dependencyMoved(name, addr string) bool { return s.calls.moved(name, addr) }
+
+// observed is what the pod has seen its service call.
+func (s *Session) observed(ctx context.Context) ([]api.Seen, error) {
+	if err := s.notYours("its owner can say what it calls"); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, pushLimit)
+	defer cancel()
+	return s.conn.Calls(ctx)
+}
+
+func (a *Agent) observed(ctx context.Context, name string) ([]api.Seen, error) {
+	a.mu.Lock()
+	h, err := a.find(name)
+	a.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	return h.session.observed(ctx)
+}
+
+func (a *Agent) serveCalls(w http.ResponseWriter, r *http.Request) {
+	seen, err := a.observed(r.Context(), r.PathValue("name"))
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	answer(w, http.StatusOK, map[string]any{"calls": append([]api.Seen{}, seen...)})
+}
