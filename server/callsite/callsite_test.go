@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -63,6 +64,7 @@ func finder(t testing.TB, dir string, cfg build.Config) *Finder {
 // testCase is an archive: "query NAME METHOD CALLEE", "stack NAME FUNC FILE:LINE", "tags: TAG" before the files, and in these
 // comments "// want NAME: WHY" on the lines that are to be found.
 type testCase struct {
+	dir   string // where the main package is
 	tags  []string
 	names []string
 	query map[string]*Query
@@ -85,6 +87,8 @@ func parseCase(t *testing.T, dir, comment string) testCase {
 				t.Fatal(err)
 			}
 			c.query[words[1]].Stack = append(c.query[words[1]].Stack, Frame{Func: words[2], File: file, Line: n})
+		case len(words) > 1 && words[0] == "dir:":
+			c.dir = words[1]
 		case len(words) > 1 && words[0] == "tags:":
 			c.tags = words[1:]
 		}
@@ -139,7 +143,7 @@ func TestFind(t *testing.T) {
 func check(t *testing.T, root string, ar *txtar.Archive) {
 	t.Helper()
 	c := parseCase(t, root, string(ar.Comment))
-	f := finder(t, root, build.Config{Target: api.Target{OS: "linux"}, Tags: c.tags})
+	f := finder(t, filepath.Join(root, c.dir), build.Config{Target: api.Target{OS: "linux"}, Tags: c.tags})
 	var queries []Query
 	for _, name := range c.names {
 		queries = append(queries, *c.query[name])
@@ -207,6 +211,172 @@ func source(t *testing.T, p Place) string {
 		t.Fatalf("%s:%d: columns %d to %d of %q", p.File, p.Line, p.Column, p.EndColumn, line)
 	}
 	return line[p.Column-1 : p.EndColumn-1]
+}
+
+// Modules of their own, without the network and what this machine has of others' modules.
+func TestModules(t *testing.T) {
+	t.Setenv("GOPROXY", "off")
+	for _, name := range []string{"vendor", "work"} {
+		t.Run(name, func(t *testing.T) {
+			ar, err := txtar.ParseFile(filepath.Join("testdata", "modules", name+".txtar"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			root, err := filepath.EvalSymlinks(t.TempDir())
+			if err != nil {
+				t.Fatal(err)
+			}
+			write(t, root, ar.Files)
+			check(t, root, ar)
+		})
+	}
+}
+
+// lines are where a method is found, as FILE:LINE below a folder.
+func lines(t testing.TB, f *Finder, root, method string) []string {
+	t.Helper()
+	r, err := f.Find(t.Context(), []Query{{Call: api.Call{Method: method, Callee: "billing"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := []string{}
+	for _, p := range r[0].Places {
+		rel, err := filepath.Rel(root, p.File)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, fmt.Sprintf("%s:%d", filepath.ToSlash(rel), p.Line))
+	}
+	return out
+}
+
+func TestEdits(t *testing.T) {
+	dir := filepath.Join(app(t), "edits")
+	ar := txtar.Parse([]byte(`
+-- main.go --
+package main
+
+import "example.com/app/edits/shop"
+
+func main() {
+	shop.Run(nil)
+}
+-- shop/shop.go --
+package shop
+
+import (
+	"context"
+
+	"example.com/app/billingpb"
+	"example.com/app/edits/base"
+)
+
+func Run(c billingpb.BillingClient) {
+	c.Charge(context.Background(), nil)
+	var b base.Base
+	b.Charge(context.Background(), nil)
+}
+-- base/base.go --
+package base
+
+import "context"
+
+type Base struct{ Inner }
+
+type Inner struct{}
+
+func (Inner) Charge(context.Context, any) {}
+-- other/other.go --
+package other
+
+import "net/http"
+
+func Get() { http.Get("http://billing/v1/other") }
+`))
+	write(t, dir, ar.Files)
+	f := finder(t, dir, build.Config{Target: api.Target{OS: "linux"}})
+	const charge, get = "/billing.v1.Billing/Charge", "GET /v1/other"
+	want := func(step, method string, lines_ ...string) {
+		t.Helper()
+		if diff := cmp.Diff(append([]string{}, lines_...), lines(t, f, dir, method)); diff != "" {
+			t.Fatalf("%s (-want +got):\n%s", step, diff)
+		}
+	}
+	edit := func(name, old, new string) {
+		t.Helper()
+		path := filepath.Join(dir, filepath.FromSlash(name))
+		src, err := os.ReadFile(path)
+		if err != nil && old != "" {
+			t.Fatal(err)
+		}
+		text := strings.Replace(string(src), old, new, 1)
+		if text == string(src) {
+			t.Fatalf("%q is not in %s", old, name)
+		}
+		write(t, dir, []txtar.File{{Name: name, Data: []byte(text)}})
+		f.Invalidate([]string{path})
+	}
+	pkg := func(name string) *pkg { return f.graph.pkgs["example.com/app/edits/"+name] }
+
+	want("at first", charge, "shop/shop.go:11")
+	base, list := pkg("base").types, f.graph
+	if base == nil {
+		t.Fatal("nothing was kept")
+	}
+	edit("shop/shop.go", "\tc.Charge", "\t// A line more.\n\tc.Charge")
+	want("a body was edited", charge, "shop/shop.go:12")
+	if pkg("base").types != base || f.graph != list {
+		t.Fatal("another package was made anew for the edit of a body")
+	}
+
+	edit("base/base.go", "Charge(context.Context, any) {}", "Charge(context.Context, any) { print() }")
+	want("a body below was edited", charge, "shop/shop.go:12")
+	if pkg("base").types != base {
+		t.Fatal("the declarations were made anew for the edit of a body")
+	}
+	edit("base/base.go", "Inner struct{}", "Inner struct{ billingpb.BillingClient }")
+	edit("base/base.go", "\nfunc (Inner) Charge(context.Context, any) { print() }", "")
+	edit("base/base.go", "import \"context\"", "import \"example.com/app/billingpb\"")
+	want("a type below was edited", charge, "shop/shop.go:12", "shop/shop.go:14")
+
+	edit("shop/shop.go", "c.Charge(", "c.Charge((")
+	want("a syntax error", charge, "shop/shop.go:12", "shop/shop.go:14")
+	edit("shop/shop.go", "c.Charge((", "c.Charge(")
+
+	want("nothing imports it", get)
+	edit("main.go", "import ", "import _ \"example.com/app/edits/other\"\nimport ")
+	want("a package is new", get, "other/other.go:5")
+	edit("shop/more.go", "", "package shop\n\nimport \"net/http\"\n\nfunc more() { http.Get(\"http://billing/v1/other\") }\n")
+	want("a file is new", get, "other/other.go:5", "shop/more.go:5")
+	if err := os.Remove(filepath.Join(dir, "other", "other.go")); err != nil {
+		t.Fatal(err)
+	}
+	f.Invalidate([]string{filepath.Join(dir, "other", "other.go")})
+	want("a file is gone", get, "shop/more.go:5")
+	want("at last", charge, "shop/shop.go:12", "shop/shop.go:14")
+	if err := f.Forget(t.Context()); err != nil || f.graph != nil {
+		t.Fatalf("forgotten: %v, %v", f.graph, err)
+	}
+	want("after all was forgotten", charge, "shop/shop.go:12", "shop/shop.go:14")
+}
+
+func TestConcurrent(t *testing.T) {
+	dir := filepath.Join(app(t), "many")
+	write(t, dir, []txtar.File{{Name: "main.go", Data: []byte("package main\n\nimport \"net/http\"\n\nfunc main() { http.Get(\"http://billing/v1/x\") }\n")}})
+	f := finder(t, dir, build.Config{})
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 20 {
+				f.Invalidate([]string{filepath.Join(dir, "main.go")})
+				r, err := f.Find(t.Context(), []Query{{Call: api.Call{Method: "GET /v1/x", Callee: "billing"}}})
+				if err != nil || len(r[0].Places) != 1 {
+					t.Errorf("%+v, %v", r, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
 }
 
 func TestCancel(t *testing.T) {

@@ -308,16 +308,16 @@ func (f *Finder) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	f.unexported = map[string]bool{}
-	for _, path := range want {
-		f.unexported[path] = exports[path] == ""
-	}
 	for path, file := range exports {
-		if old := f.exports[path]; old != "" && old != file {
-			// Another version of something: types of before and after do not mix.
+		if old := f.exports[path]; old != file && (old != "" || f.unexported[path]) {
+			// Another version of something, or something that was missing: types of before and after do not mix.
 			f.forget(g)
 			break
 		}
+	}
+	f.unexported = map[string]bool{}
+	for _, path := range want {
+		f.unexported[path] = exports[path] == ""
 	}
 	f.graph, f.exports, f.moduleChanged = g, exports, false
 	return nil

@@ -89,13 +89,22 @@ func (s *search) request(p *pkg, r request, level int, through []string) (bool, 
 	if !agrees && !methodOpen {
 		return false, nil
 	}
+	// Most requests are for something else by the text that stands right there. What fields hold is dear to find out.
+	if !slices.ContainsFunc(r.url, func(v value) bool {
+		_, may := s.candidate(r, known{parts: v})
+		return may
+	}) {
+		return false, nil
+	}
 	urls, err := s.expand(r.url, 0)
 	if err != nil {
 		return false, err
 	}
 	var best *candidate
+	possible := false
 	for _, k := range urls {
-		c := s.candidate(r, k)
+		c, may := s.candidate(r, k)
+		possible = possible || may
 		if c == nil {
 			continue
 		}
@@ -105,6 +114,9 @@ func (s *search) request(p *pkg, r request, level int, through []string) (bool, 
 		if best == nil || c.rank() < best.rank() {
 			best = c
 		}
+	}
+	if !possible {
+		return false, nil
 	}
 	complete := best != nil && best.loose == 0 && best.extra == 0 && !best.only && agrees
 	if !complete && level < maxLevels {
@@ -181,16 +193,16 @@ func paramsOf(v values, out []string) []string {
 	return out
 }
 
-// candidate says how one URL may be the call's; nil if it cannot.
-func (s *search) candidate(r request, k known) *candidate {
+// candidate says how one URL may be the call's. It is nil if nothing speaks for that, and may is false if it cannot be.
+func (s *search) candidate(r request, k known) (c *candidate, may bool) {
 	p := patternOf(k.parts)
-	c := &candidate{names: k.names}
+	c = &candidate{names: k.names}
 	switch s.q.host(p.host) {
 	case hostCallee:
 		c.affine = true
 	case hostOther:
 		if p.fixed {
-			return nil
+			return nil, false
 		}
 		c.penalty += 3
 	}
@@ -198,19 +210,19 @@ func (s *search) candidate(r request, k known) *candidate {
 		c.affine = c.affine || s.q.names(n)
 	}
 	f, ok := matchPath(p, s.path)
-	if !ok {
-		if r.kind == requestHTTP && c.affine && len(p.segs) == 0 && (p.base || p.open) {
+	if !ok || !f.says(p, s.path) {
+		if ok && r.kind == requestHTTP && c.affine && len(p.segs) == 0 && (p.base || p.open) {
 			c.only, c.penalty = true, c.penalty+penaltyBase
-			return c
+			return c, true
 		}
-		return nil
+		return nil, ok
 	}
 	c.fit = f
 	c.penalty += f.penalty()
 	if k.from != nil && !ownPath(k.parts) && !strings.Contains(allText(k.parts), "://") {
 		c.from = k.from
 	}
-	return c
+	return c, true
 }
 
 // ownPath says whether some of the path is text where the request is made.
@@ -285,7 +297,8 @@ func (s *search) constants() error {
 					return err
 				}
 				for _, k := range ks {
-					if f, ok := matchPath(patternOf(k.parts), s.path); ok && f.loose+f.extra == 0 && strings.Contains(allText(k.parts), "/") {
+					p := patternOf(k.parts)
+					if f, ok := matchPath(p, s.path); ok && f.says(p, s.path) && f.loose+f.extra == 0 && strings.Contains(allText(k.parts), "/") {
 						s.found = append(s.found, site{Place: withWhy(c.at, short(c.callee)+" is given a path that is "+s.q.Method+"'s"), pkg: pkgs[i], fn: c.fn, penalty: penaltyGuess + f.penalty()})
 					}
 				}

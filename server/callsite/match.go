@@ -100,40 +100,35 @@ func (f fit) penalty() int {
 	return p
 }
 
-// matchPath says how a pattern agrees with a path's segments, of which "*" is an identifier.
+// matchPath says how a pattern agrees with a path's segments, of which "*" is an identifier, if it can.
 func matchPath(p pattern, path []string) (fit, bool) {
 	var f fit
 	segs := p.segs
 	switch n := len(path) - len(segs); {
 	case n < 0:
 		return f, false
-	case n > 0 && p.base && (p.open || endsWild(segs)):
-		// Both ends are open. What is known stands at the beginning, where a base has no path of its own.
-		f.extra = n
-		if g, ok := matchSegments(segs, path[:len(segs)]); ok {
-			f.texts, f.loose = g.texts, g.loose
-			return f, f.texts > 0
+	case n > 0 && (p.open || endsWild(segs)):
+		// Something may follow. With a base before it both ends are open, and a base without a path is the likelier one.
+		if g, ok := matchSegments(segs, path[:len(segs)]); ok && (!p.base || g.texts > 0) {
+			g.extra = n
+			return g, true
 		}
-		f.extra, f.base = 0, n
-		g, ok := matchSegments(segs, path[n:])
-		f.texts, f.loose = g.texts, g.loose
-		return f, ok && f.texts > 0
+		if !p.base {
+			return f, false
+		}
+		f.base = n
 	case n > 0 && p.base:
 		f.base = n
-		path = path[n:]
-	case n > 0 && (p.open || endsWild(segs)):
-		f.extra = n
-		path = path[:len(segs)]
 	case n > 0:
 		return f, false
 	}
-	g, ok := matchSegments(segs, path)
-	f.texts, f.loose = g.texts, g.loose
-	if len(path) == 0 && len(segs) == 0 { // the root
-		return f, !p.base || f.base == 0
-	}
-	return f, ok && (f.texts > 0 || !p.base && allStars(path))
+	g, ok := matchSegments(segs, path[f.base:])
+	g.base = f.base
+	return g, ok
 }
+
+// says says whether a fit is more than that nothing speaks against it.
+func (f fit) says(p pattern, path []string) bool { return f.texts > 0 || !p.base && allStars(path) }
 
 func allStars(path []string) bool {
 	return !slices.ContainsFunc(path, func(s string) bool { return s != "*" })
