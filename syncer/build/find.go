@@ -164,8 +164,9 @@ type goPackage struct {
 }
 
 type goModule struct {
-	Path, Dir, GoMod string
-	Main             bool
+	Path, Dir, GoMod, Version string
+	Main                      bool
+	Replace                   *goModule
 }
 
 // list asks for packages by name, without their dependencies.

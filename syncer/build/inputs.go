@@ -54,18 +54,23 @@ type head uint64
 
 // Inputs lists what the executable depends on, as it is now.
 func (b *Builder) Inputs(ctx context.Context) (*Inputs, error) {
-	args := append([]string{"list", "-e", "-deps",
-		"-json=Dir,ImportPath,Name,Standard,Incomplete,Module,GoFiles,CgoFiles,IgnoredGoFiles,IgnoredOtherFiles,CFiles,CXXFiles,MFiles,HFiles,FFiles,SFiles,SwigFiles,SwigCXXFiles,SysoFiles,EmbedPatterns,EmbedFiles,Imports,Error"},
-		b.tool.flags.list()...)
-	out, err := b.tool.output(ctx, b.svc.ModuleDir, append(args, "--", b.svc.ImportPath)...)
-	if err != nil {
-		return nil, b.listError(err)
-	}
-	pkgs, err := decodePackages(out)
+	pkgs, err := b.deps(ctx)
 	if err != nil {
 		return nil, err
 	}
 	return newInputs(b.svc, b.tool, pkgs), nil
+}
+
+// deps lists the packages of the executable and of further import paths.
+func (b *Builder) deps(ctx context.Context, extra ...string) ([]goPackage, error) {
+	args := append([]string{"list", "-e", "-deps",
+		"-json=Dir,ImportPath,Name,Standard,Incomplete,Module,GoFiles,CgoFiles,IgnoredGoFiles,IgnoredOtherFiles,CFiles,CXXFiles,MFiles,HFiles,FFiles,SFiles,SwigFiles,SwigCXXFiles,SysoFiles,EmbedPatterns,EmbedFiles,Imports,Error"},
+		b.tool.flags.list()...)
+	out, err := b.tool.output(ctx, b.svc.ModuleDir, append(append(args, "--", b.svc.ImportPath), extra...)...)
+	if err != nil {
+		return nil, b.listError(err)
+	}
+	return decodePackages(out)
 }
 
 func newInputs(svc Service, t *tool, pkgs []goPackage) *Inputs {
