@@ -36,7 +36,7 @@ var edges = map[string][]string{
 	"syncer/podtest":                {"api", "syncer", "syncer/delta"},
 	"debugadapter":                  {"api"},
 	"debugadapter/daptest":          {},
-	"server":                        {"api", "bridge", "server/crash", "server/journal", "syncer", "syncer/build", "syncer/watch"},
+	"server":                        {"api", "bridge", "server/callsite", "server/crash", "server/journal", "syncer", "syncer/build", "syncer/watch"},
 	"server/client":                 {"api"},
 	"server/crash":                  {"api"},
 	"server/dap":                    {"api", "debugadapter", "server/client"},

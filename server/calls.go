@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"fairlead.dev/api"
+	"fairlead.dev/server/callsite"
+	"fairlead.dev/syncer/build"
 )
 
 // Calls says how what a service calls is judged.
@@ -24,22 +26,11 @@ type Calls struct {
 	Follow func(ctx context.Context, tell func(Granted, error))
 	// Link is the address of a page where access to a callee can be asked for, without authority; may be nil.
 	Link func(caller, callee, environment string) string
-	// Find says where the service's source makes calls; the results are in their order. Nil: they have no place.
-	Find func(ctx context.Context, calls []api.Call, addresses map[string][]string) ([]CallPlace, error)
 }
 
 // Granted says whether a callee is in the registry, and which patterns of methods (api.Granted) a service may call of it. about is
 // what the registry says of the callee, in a few words for a person, as "billing asks for a review (team payments)".
 type Granted func(callee string) (governed bool, patterns []string, about string)
-
-// CallPlace is where a call is made in the source. Without a File there is none, and Why says so.
-type CallPlace struct {
-	File              string
-	Line              int
-	Column, EndColumn int
-	Why               string
-	Related           []api.Place
-}
 
 // caller is a bridge.Environment that knows the addresses of its service's dependencies.
 type caller interface {
@@ -60,14 +51,18 @@ type calls struct {
 	target  map[string]string // where those lead to, of those that can be used
 	granted Granted
 	seen    map[api.Call]api.Seen // those that were not simply allowed
-	places  map[api.Call]CallPlace
+	places  map[api.Call]callsite.Result
+	edits   uint64 // counts edits: what was found before one is found again
+
+	finder *callsite.Finder // locate's and edited's; nil until something was refused
+	finds  *build.Builder   // that it was made with
 }
 
 // newCalls prepares it; names are the dependencies that are called by addresses of this machine, and known the ports that they
 // had before.
 func newCalls(s *Session, cfg Calls, names []string, known map[string]int) (*calls, error) {
 	c := &calls{s: s, cfg: cfg, again: make(chan struct{}, 1), look: make(chan struct{}, 1), listen: map[string]string{}, target: map[string]string{},
-		seen: map[api.Call]api.Seen{}, places: map[api.Call]CallPlace{}}
+		seen: map[api.Call]api.Seen{}, places: map[api.Call]callsite.Result{}}
 	if !c.on() {
 		return c, nil
 	}
@@ -260,10 +255,10 @@ func (c *calls) followGrants(ctx context.Context) {
 				}
 			}
 		}
-		c.mu.Unlock()
-		if err == nil {
-			c.s.note(callsSeen{nil})
+		if len(c.seen) == 0 {
+			c.finder = nil // it holds what it read
 		}
+		c.mu.Unlock()
 		wakeUp(c.again)
 		c.tell()
 	})
@@ -288,22 +283,28 @@ func (c *calls) event(e *api.CallEvent) {
 	}
 }
 
-// edited makes places be looked for again: lines have moved.
-func (c *calls) edited() {
+// edited makes places be looked for again: lines have moved. No files: any may have changed.
+func (c *calls) edited(files []string) {
 	c.mu.Lock()
-	clear(c.places)
-	any := len(c.seen) > 0
+	c.edits++
+	stands := len(c.seen) > 0
+	if len(files) == 0 {
+		c.finder = nil
+	} else if c.finder != nil {
+		c.finder.Invalidate(files)
+	}
 	c.mu.Unlock()
-	if any {
+	if stands {
 		wakeUp(c.look)
 	}
 }
 
 // locate finds the places of calls that were refused.
 func (c *calls) locate(ctx context.Context) {
-	if !c.on() || c.cfg.Find == nil {
+	if !c.on() || c.s.cfg.Command != "" {
 		return
 	}
+	edits := uint64(0) // that the places are of
 	for {
 		select {
 		case <-c.look:
@@ -311,34 +312,51 @@ func (c *calls) locate(ctx context.Context) {
 			return
 		}
 		c.mu.Lock()
-		var want []api.Call
+		var want []callsite.Query
 		for call := range c.seen {
-			if _, ok := c.places[call]; !ok && call.Method != "" {
-				want = append(want, call)
+			if _, ok := c.places[call]; call.Method != "" && (!ok || c.edits != edits) {
+				q := callsite.Query{Call: call}
+				if l := c.listen[call.Callee]; l != "" {
+					q.Addresses = []string{l}
+				}
+				want = append(want, q)
 			}
 		}
-		addresses := map[string][]string{}
-		for n, l := range c.listen {
-			addresses[n] = []string{l}
-		}
+		now := c.edits
 		c.mu.Unlock()
 		if len(want) == 0 {
 			continue
 		}
-		found, err := c.cfg.Find(ctx, want, addresses)
-		if err != nil {
+		found, err := c.find(ctx, want)
+		if err != nil { // the go command's: the build says it too
 			if ctx.Err() == nil {
 				c.s.cfg.Logger.Debug("find the lines of calls", "err", err)
 			}
 			continue
 		}
+		edits = now
 		c.mu.Lock()
-		for i, p := range found {
-			c.places[want[i]] = p
+		for i, r := range found {
+			c.places[want[i].Call] = r
 		}
 		c.mu.Unlock()
 		c.tell()
 	}
+}
+
+// find asks the finder of the builder that there is now.
+func (c *calls) find(ctx context.Context, want []callsite.Query) ([]callsite.Result, error) {
+	b, err := c.s.builds.builderFor(ctx, c.s.target())
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	if c.finder == nil || c.finds != b {
+		c.finder, c.finds = callsite.New(b), b
+	}
+	f := c.finder
+	c.mu.Unlock()
+	return f.Find(ctx, want)
 }
 
 // tell makes the refused calls problems, all of them.
@@ -381,11 +399,22 @@ func (c *calls) problemLocked(s api.Seen) *api.Problem {
 		p.Link = c.cfg.Link(me, s.Callee, env)
 		p.Hint = "request access; the form is filled in already"
 	}
-	if at, ok := c.places[s.Call]; ok {
-		p.File, p.Line, p.Column, p.EndColumn, p.Related = at.File, at.Line, at.Column, at.EndColumn, at.Related
-		if at.Why != "" && at.File == "" {
-			p.Hint += "; no line was found: " + at.Why
+	found, ok := c.places[s.Call]
+	if !ok {
+		return p
+	}
+	at := found.Fallback
+	if len(found.Places) > 0 {
+		at = &found.Places[0]
+		for _, o := range found.Places[1:] {
+			p.Related = append(p.Related, api.Place{File: o.File, Line: o.Line, Column: o.Column, Message: "it may be called here too"})
 		}
+		p.Related = append(p.Related, at.Related...)
+	} else {
+		p.Hint += "; it stands here because no line was found: " + found.Reason
+	}
+	if at != nil {
+		p.File, p.Line, p.Column, p.EndColumn = at.File, at.Line, at.Column, at.EndColumn
 	}
 	return p
 }

@@ -118,6 +118,9 @@ func (s *Session) watch(ctx context.Context) error {
 				// Before the build begins: what is written from then on, it may not have read.
 				s.builds.stale.Store(true)
 			}
+			if now.Build {
+				s.calls.edited(paths) // none after an overflow
+			}
 			if now.Build || now.Files {
 				s.loop.Changed(now)
 			}

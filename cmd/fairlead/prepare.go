@@ -55,7 +55,7 @@ func prepareAs(ctx context.Context, f folders, r api.RunRequest, as string) (ser
 	cfg := server.Config{
 		Spec: spec, Record: rec, Records: f.records(), Service: svc, Build: set.build, Target: target, Process: set.process,
 		Folders: synced, Ignored: set.watchIgnored, Rest: set.rest, TakeOver: o.takeOver, Keep: o.keep, SettingsFiles: set.files,
-		Lease: server.Lease(*set.kube.Lease),
+		Lease: server.Lease(*set.kube.Lease), Calls: server.Calls{Mode: set.calls, Follow: f.grants(set.registry, svc.Name)},
 		Reload: func() (server.Reloaded, []*api.Problem) {
 			now, err := loadSettings(dir, set.service, o)
 			if err != nil {

@@ -78,7 +78,7 @@ func (m *mark) anchor(d *document) {
 			}
 		}
 	}
-	m.at = saved.place(m.problem.Line, m.problem.Column, true)
+	m.at = saved.of(&m.problem)
 	for _, e := range edits {
 		to, there := m.at.move(e)
 		if !there {
@@ -128,6 +128,15 @@ func (t text) place(line, column int, token bool) span {
 		end = min(end, tokenEnd(t.s, at))
 	}
 	return span{at, end}
+}
+
+// of is a problem's place: as far as it says, else up to the end of the token there.
+func (t text) of(p *api.Problem) span {
+	at := t.place(p.Line, p.Column, true)
+	if _, end := t.line(max(p.Line, 1) - 1); p.Column > 0 && p.EndColumn > p.Column {
+		at.end = min(max(at.end, at.start+p.EndColumn-p.Column), end)
+	}
+	return at
 }
 
 // publishDiagnostics brings what the editor shows to what is so. It runs on a pulse and nowhere else, so that what it
@@ -209,7 +218,7 @@ func (s *Server) diagnostics() []*protocol.PublishDiagnosticsParams {
 				add(m.path, s.diagnostic(p, protocol.Range{}, name)) // it was deleted, perhaps: still better said than not
 				continue
 			}
-			at := t.place(p.Line, p.Column, true)
+			at := t.of(p)
 			if m.anchored {
 				at = m.at
 			}
@@ -291,6 +300,9 @@ func (s *Server) diagnostic(p *api.Problem, r protocol.Range, service string) pr
 	}
 	if p.Code != "" {
 		d.Code = protocol.String(p.Code)
+	}
+	if u, err := uri.Parse(p.Link); p.Link != "" && err == nil {
+		d.CodeDescription = protocol.CodeDescription{Href: u}
 	}
 	for _, rel := range p.Related {
 		path := realPath(rel.File)

@@ -46,6 +46,7 @@ var rules = map[string]rule{
 	"from":          {pattern: regexp.MustCompile(`^[^\x00]+$`), want: "a folder", hint: "write a path relative to this file"},
 	"host":          {pattern: regexp.MustCompile(`^(` + strings.Trim(hostPattern, "^$") + `|\[?[0-9A-Fa-f:.]+\]?)$`), want: "a host name or address", hint: "write the name alone, such as orders.test, without scheme, port or path"},
 	"image":         {pattern: regexp.MustCompile(`^[A-Za-z0-9][-A-Za-z0-9._/:@]*$`), want: "an image", hint: "write it as docker pull takes it, such as registry.example.com/static:nonroot, without a scheme"},
+	"calls":         {enum: []string{"enforce", "warn", "off"}},
 	"isolation":     {enum: []string{"auto", "namespace", "none"}},
 	"label":         {pattern: regexp.MustCompile(labelPattern), want: "a DNS label", hint: "use at most 63 lower-case letters, digits and dashes, with a letter first and no dash last"},
 	"lease":         {pattern: regexp.MustCompile(`^(([0-9]+[dhms])+|never)$`), want: "a duration of five minutes or more, or never", hint: "write it as 90m, 2h or 3d, or never"},

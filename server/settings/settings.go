@@ -48,9 +48,18 @@ type Settings struct {
 	Watch Watch `yaml:"watch"`
 	// Lease says how long an environment on Kubernetes stays that nobody uses.
 	Lease Lease `yaml:"lease"`
+	// Calls says what becomes of what the service calls in its environment.
+	Calls Calls `yaml:"calls"`
 	// Registry is the git repository with the team's services and who may call what: a URL, host:path for ssh, or a path,
 	// relative to this file. Without it, it is one on this machine, which knows nothing at first.
 	Registry string `yaml:"registry" check:"remote" example:"https://git.example.com/team/registry.git"`
+}
+
+// Calls says what becomes of what the service calls in its environment.
+type Calls struct {
+	// Mode says what becomes of a call that the registry has not granted: `enforce` refuses it and says so, `warn` lets it
+	// through and says so, with `off` nobody looks. A service that is not in the registry may be called by everybody.
+	Mode string `yaml:"mode" check:"calls" default:"enforce" example:"warn"`
 }
 
 // Kubernetes says which cluster, and where in it.
