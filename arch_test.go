@@ -42,6 +42,9 @@ var edges = map[string][]string{
 	"server/settings":               {"api"},
 	"server/lsp":                    {"api", "server/settings"},
 	"platform/registry":             {"api"},
+	"platform/endpoint":             {"platform/registry"},
+	"platform/notify":               {"api", "platform/registry"},
+	"platform/portal":               {"api", "platform/endpoint", "platform/registry"},
 	"cmd/fairlead":                  {"api", "bridge", "bridge/kube", "bridge/kube/janitor", "bridge/kube/lease", "bridge/local", "bridge/local/engine", "bridge/payload", "debugadapter", "server", "server/client", "server/dap", "server/lsp", "server/settings", "syncer", "syncer/build", "syncer/watch"},
 	"cmd/fairlead-platform":         {"api", "bridge/kube", "bridge/kube/janitor", "bridge/kube/lease", "server/settings"},
 	"cmd/fairlead-pod":              {"api", "bridge", "syncer/supervisor", "syncer/supervisor/delve"},
@@ -74,7 +77,9 @@ var homes = map[string][]string{
 	"github.com/spf13/":                       {"cmd/fairlead", "cmd/fairlead-platform"},
 	"github.com/klauspost/compress":           {"syncer/delta", "bridge/payload", "bridge/payload/gen"},
 	"go.lsp.dev/":                             {"server/lsp"},
-	"go.yaml.in/yaml":                         {"server/settings", "platform/registry"},
+	"go.yaml.in/yaml":                         {"server/settings", "platform/registry", "platform/endpoint"},
+	"github.com/coreos/go-oidc/":              {"platform/portal"},
+	"golang.org/x/oauth2":                     {"platform/portal"},
 }
 
 type pkg struct {
