@@ -45,8 +45,10 @@ var edges = map[string][]string{
 	"platform/endpoint":             {"platform/registry"},
 	"platform/notify":               {"api", "platform/registry"},
 	"platform/portal":               {"api", "platform/endpoint", "platform/registry"},
-	"cmd/fairlead":                  {"api", "bridge", "bridge/kube", "bridge/kube/janitor", "bridge/kube/lease", "bridge/local", "bridge/local/engine", "bridge/payload", "debugadapter", "server", "server/client", "server/dap", "server/lsp", "server/settings", "syncer", "syncer/build", "syncer/watch"},
-	"cmd/fairlead-platform":         {"api", "bridge/kube", "bridge/kube/janitor", "bridge/kube/lease", "server/settings"},
+	"platform/forge":                {"api", "platform/registry"},
+	"platform/export":               {"api", "platform/registry"},
+	"cmd/fairlead":                  {"api", "bridge", "bridge/kube", "bridge/kube/janitor", "bridge/kube/lease", "bridge/local", "bridge/local/engine", "bridge/payload", "debugadapter", "platform/endpoint", "platform/export", "platform/notify", "platform/portal", "platform/registry", "server", "server/client", "server/dap", "server/lsp", "server/settings", "syncer", "syncer/build", "syncer/watch"},
+	"cmd/fairlead-platform":         {"api", "bridge/kube", "bridge/kube/janitor", "bridge/kube/lease", "platform/endpoint", "platform/forge", "platform/notify", "platform/portal", "platform/registry", "server/settings"},
 	"cmd/fairlead-pod":              {"api", "bridge", "syncer/supervisor", "syncer/supervisor/delve"},
 	"test/bench/edit":               {"api", "test/bench/measure", "test/freeport"},
 	"test/bench/env":                {"api", "bridge", "bridge/kube", "bridge/payload", "server/client", "test/bench/measure", "test/image"},
@@ -59,7 +61,8 @@ var edges = map[string][]string{
 	"test/freeport":                 {},
 	"test/image":                    {},
 	"test/e2e":                      {"api", "debugadapter/daptest", "server/client"},
-	"test/run":                      {},
+	"test/gitea":                    {"test/freeport"},
+	"test/run":                      {"test/gitea"},
 	"cmd/fairlead-pod/without/ebpf": {},
 }
 
@@ -77,7 +80,7 @@ var homes = map[string][]string{
 	"github.com/spf13/":                       {"cmd/fairlead", "cmd/fairlead-platform"},
 	"github.com/klauspost/compress":           {"syncer/delta", "bridge/payload", "bridge/payload/gen"},
 	"go.lsp.dev/":                             {"server/lsp"},
-	"go.yaml.in/yaml":                         {"server/settings", "platform/registry", "platform/endpoint"},
+	"go.yaml.in/yaml":                         {"server/settings", "platform/registry", "platform/export", "platform/endpoint"},
 	"github.com/coreos/go-oidc/":              {"platform/portal"},
 	"golang.org/x/oauth2":                     {"platform/portal"},
 }

@@ -50,6 +50,9 @@ func findFolders() (folders, error) {
 
 func (f folders) records() server.Records { return server.Records{Dir: filepath.Join(f.state, "env")} }
 
+// registry is where the clones of registries are, and the one of this machine alone.
+func (f folders) registry() string { return filepath.Join(f.state, "registry") }
+
 func (f folders) local() local.Options {
 	return local.Options{StateDir: filepath.Join(f.state, "local"), CacheDir: f.cache, SocketDir: f.run, Payload: payload.Executable}
 }

@@ -37,6 +37,7 @@ type choice struct {
 	ignored        func(rel string, dir bool) bool // below root
 	root           string
 	rest           time.Duration
+	registry       string // its URL or path; empty means the one on this machine
 }
 
 // loadSettings reads the settings of a folder, for one of the file's services or ("") the one that the folder means.
@@ -80,7 +81,7 @@ func loadSettings(dir, service string, o runOptions) (choice, error) {
 		}
 		return choice{}, err
 	}
-	c := choice{service: l.Service, services: l.Services, files: []string{filepath.Join(l.Root, settings.FileName)}, on: l.On, name: l.Name, main: l.Main, root: l.Root, ignored: watch.Matcher(l.Watch.Ignore), rest: l.Watch.Rest}
+	c := choice{service: l.Service, services: l.Services, files: []string{filepath.Join(l.Root, settings.FileName)}, on: l.On, name: l.Name, main: l.Main, root: l.Root, ignored: watch.Matcher(l.Watch.Ignore), rest: l.Watch.Rest, registry: l.Registry}
 	c.process = api.Process{Args: l.Args, Env: append(pairs(l.Env), o.serviceEnv...), Dir: l.Dir, Port: l.Port, Hosts: l.Hosts, Grace: l.Grace}
 	if l.File != "" && l.File != c.files[0] {
 		c.files = append(c.files, l.File)

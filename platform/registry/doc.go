@@ -10,14 +10,18 @@
 //	Registry.Snapshot(ctx) (*Snapshot, error)    asks the remote. Where it is away: the last snapshot known, and the problem
 //	Registry.Watch(ctx, func(*Snapshot, error))  now, and at every change, until ctx ends; blocks
 //	Registry.Submit(ctx, Request) (Result, error)
-//	Registry.Where() string                      the remote, for a person
+//	Registry.Expect(d)                           somebody waits: the remote is asked twice a second until d is over
+//	Registry.Last() *Snapshot                    the last one that is known, without asking; or nil
+//	Registry.Where() string, Embedded() bool     the remote, for a person; whether it is the default
 //
 //	Snapshot.Revision, Time, Services, Teams, Problems
 //	Snapshot.Grants(caller, callee) (governed bool, patterns []string)
 //	Snapshot.Grant(caller, callee) *Grant
 //	Snapshot.Callers(callee) []string
 //	Decide(*Snapshot, caller, callee, email) Decision    pure: review or not, and why
-//	CheckName, CheckMethod, CheckPattern                 what a file may have, for forms
+//	CheckName, CheckMethod, CheckPattern, CheckRemote    what a file may have, for forms
+//
+// A review is opened by Options.Reviewer: forge.FromEnvironment is one, where there is a forge and a token.
 //
 // Every error is an *api.Problem, or the context's.
 //

@@ -383,7 +383,7 @@ func readProblem(err error) error {
 
 // pause waits a moment that is longer, and less predictable, at each try.
 func pause(ctx context.Context, try int) error {
-	most := min(2*time.Second, 50*time.Millisecond<<min(try, 10))
+	most := min(4*time.Second, 150*time.Millisecond<<min(try, 10))
 	t := time.NewTimer(time.Millisecond + rand.N(most))
 	defer t.Stop()
 	select {

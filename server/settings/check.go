@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"path"
 	"path/filepath"
@@ -58,6 +59,7 @@ var rules = map[string]rule{
 	"port":          {least: 1, most: 65535},
 	"range":         {pattern: regexp.MustCompile(`^[0-9A-Fa-f:.]+/[0-9]+$`), want: "a range of addresses", hint: "write it as 10.20.0.0/16"},
 	"registry":      {pattern: regexp.MustCompile(`^[A-Za-z0-9][-A-Za-z0-9._:]*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*/?$`), want: "a registry", hint: "write the host with its path, such as registry.example.com/dev, without a scheme"},
+	"remote":        {pattern: regexp.MustCompile(`^[^-\x00-\x20][^\x00-\x1f]*$`), want: "where a git repository is", hint: "write a URL such as https://git.example.com/team/registry.git, or a path"},
 	"resource":      {pattern: regexp.MustCompile(`^[a-z0-9]([-a-z0-9./]*[a-z0-9])?$`), want: "a resource's name", hint: "write it as in a ResourceQuota, such as pods or requests.memory"},
 	"seed":          {pattern: regexp.MustCompile(`^[^\x00\n]+$`), want: "a Job or a file", hint: "write the name of a Job, or a file ending in .sql, .rdb or .redis"},
 	"tag":           {pattern: regexp.MustCompile(`^[A-Za-z0-9_.]+$`), want: "a build tag", hint: "use letters, digits, underscores and dots"},
@@ -67,6 +69,9 @@ var rules = map[string]rule{
 	"url-path":      {pattern: regexp.MustCompile(`^/[^\x00-\x20]*$`), want: "a path of a URL", hint: "begin it with /, as in /healthz"},
 	"version":       {least: 1, most: 1},
 }
+
+// scpPattern is git's short form for ssh, as git@git.example.com:team/registry.git.
+var scpPattern = regexp.MustCompile(`^([-A-Za-z0-9_.]+@)?[A-Za-z0-9][-A-Za-z0-9.]*:[^\\:]`)
 
 // check checks a value and returns it in its final form, with paths made absolute.
 func (r *reader) check(n *yaml.Node, name, at, s string) (string, bool) {
@@ -138,6 +143,22 @@ func (r *reader) check(n *yaml.Node, name, at, s string) (string, bool) {
 	case "main":
 		return r.mainPath(s), true
 	case "file":
+		return r.filePath(s), true
+	case "remote":
+		u, err := url.Parse(s)
+		switch {
+		case strings.Contains(s, "::"), strings.Contains(s, "://") && err != nil:
+			r.invalid(n, at, "this is not "+c.want, c.hint) // not repeated: it may have a password in it
+			return "", false
+		case strings.Contains(s, "://"):
+			if _, secret := u.User.Password(); secret || u.User != nil && u.Scheme != "ssh" {
+				r.invalid(n, at, "there are credentials in the URL", "remove them, and give them to git by a credential helper")
+				return "", false
+			}
+			return s, true
+		case scpPattern.MatchString(s) && filepath.VolumeName(s) == "":
+			return s, true
+		}
 		return r.filePath(s), true
 	case "seed":
 		return r.checkSeed(n, at, s)

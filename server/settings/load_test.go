@@ -199,7 +199,7 @@ func TestProblems(t *testing.T) {
 			`3:3 settings-unknown-key kubernetes.namespaec: unknown key | did you mean "namespace"?`,
 			`4:3 settings-unknown-key kubernetes.port: unknown key | it is a key of the top level`,
 			`5:1 settings-unknown-key context: unknown key | it is a key of kubernetes`,
-			`6:1 settings-unknown-key whatever: unknown key | the keys here are version, name, main, args, env, dir, port, grace, on, kubernetes, dependencies, build, sync, hosts, watch, lease, services`,
+			`6:1 settings-unknown-key whatever: unknown key | the keys here are version, name, main, args, env, dir, port, grace, on, kubernetes, dependencies, build, sync, hosts, watch, lease, registry, services`,
 		}},
 		{"types, all of them", "name: 5\nport: \"80\"\nargs: x\nenv: [A]\ngrace: 3\nkubernetes: x\nsync: {}\nhosts: [[a]]\nwatch: []\n", false, []string{
 			"1:7 settings-type name: expected text, got the number 5 | write text; a number or true and false need quotes",
@@ -229,7 +229,7 @@ func TestProblems(t *testing.T) {
 			`7:13 settings-value dependencies.f.seed: "a/b.txt" ends in none of .sql, .rdb, .redis | write the name of a Job, or a file ending in .sql, .rdb or .redis`,
 			"8:13 settings-value dependencies.g.seed: /etc/passwd.sql is not relative to this file | write it relative to ROOT",
 		}},
-		{"not a map", "- a\n", false, []string{"1:1 settings-type the file: expected a map with the keys version, name, main, args, env, dir, port, grace, on, kubernetes, dependencies, build, sync, hosts, watch, lease, services, got a list | write a map with the keys version, name, main, args, env, dir, port, grace, on, kubernetes, dependencies, build, sync, hosts, watch, lease, services"}},
+		{"not a map", "- a\n", false, []string{"1:1 settings-type the file: expected a map with the keys version, name, main, args, env, dir, port, grace, on, kubernetes, dependencies, build, sync, hosts, watch, lease, registry, services, got a list | write a map with the keys version, name, main, args, env, dir, port, grace, on, kubernetes, dependencies, build, sync, hosts, watch, lease, registry, services"}},
 		{"values", "name: My_Service\nport: 70000\ngrace: -1s\non: Kubernets\ndir: app\nmain: -x\nhosts: [\"http://a\", \"a:80\", \"1.2.3.4:80\"]\nkubernetes: {registry: \"https://x\", image: \"https://y\", namespace: a.b, template: A, context: \"\"}\nbuild: {flags: [race], tags: [\"a b\"], env: {\"A=B\": 1, C: }}\nwatch: {ignore: [\"[a\", \"\"], rest: soon}\n", false, []string{
 			`1:7 settings-value name: "My_Service" is not a DNS label | use at most 63 lower-case letters, digits and dashes, with a letter first and no dash last`,
 			"2:7 settings-value port: 70000 is out of range | write a number from 1 to 65535",
@@ -281,7 +281,7 @@ func TestProblems(t *testing.T) {
 		{"services", "services:\n  Orders: {}\n  a: {port: 0, verion: 1}\n  b: {services: {}}\n", false, []string{
 			`2:3 settings-value services.Orders: "Orders" is not a DNS label | use at most 63 lower-case letters, digits and dashes, with a letter first and no dash last`,
 			"3:13 settings-value services.a.port: 0 is out of range | write a number from 1 to 65535",
-			"3:16 settings-unknown-key services.a.verion: unknown key | the keys here are name, main, args, env, dir, port, grace, on, kubernetes, dependencies, build, sync, hosts, watch, lease",
+			"3:16 settings-unknown-key services.a.verion: unknown key | the keys here are name, main, args, env, dir, port, grace, on, kubernetes, dependencies, build, sync, hosts, watch, lease, registry",
 			"4:7 settings-unknown-key services.b.services: unknown key | it is a key of the top level",
 		}},
 		{"version", "version: 2\nnewkey: 1\n", false, []string{"1:10 settings-version version 2 is newer than this program, which reads version 1 | install a newer fairlead, or use version: 1"}},
@@ -553,6 +553,24 @@ func TestLease(t *testing.T) {
 		_, problems := Load(Options{Dir: t.TempDir(), User: "-", Flags: []Flag{{Name: "--sleep", Key: "lease.sleep", Values: []string{text}}}})
 		if len(problems) != 1 || !strings.Contains(problems[0].Message, "is not a duration of five minutes or more, or never") || !strings.Contains(problems[0].Hint, "write it as 90m, 2h or 3d") {
 			t.Errorf("%q: %v", text, problems)
+		}
+	}
+}
+
+// A registry is a URL that is taken as it is, or a path from the file on; a credential in one is shown at its line, and not said.
+func TestRegistry(t *testing.T) {
+	for text, want := range map[string]string{
+		"https://git.example.com/team/registry.git": "https://git.example.com/team/registry.git", "git@git.example.com:team/registry.git": "git@git.example.com:team/registry.git",
+		"ssh://git@git.example.com/r.git": "ssh://git@git.example.com/r.git", "../registry.git": "UP/registry.git", "/srv/registry.git": "/srv/registry.git",
+		"https://me:hunter2@git.example.com/r.git": "", "https://hunter2@git.example.com/r.git": "", "https://me:hunter2@git example.com": "", "ext::sh -c hunter2": "", "--upload-pack=hunter2": "",
+	} {
+		dir := write(t, ".git/", "/", "svc/fairlead.yaml", "version: 1\nregistry: \""+text+"\"\n", "svc/", "/")
+		l, problems := Load(Options{Dir: filepath.Join(dir, "svc"), User: "-"})
+		if got := strings.Replace(l.Registry, dir, "UP", 1); got != want {
+			t.Errorf("%s: %q, want %q: %v", text, got, want, problems)
+		}
+		if (want == "") != (len(problems) == 1) || len(problems) == 1 && (problems[0].Line != 2 || !strings.HasPrefix(text, "--") && strings.Contains(problems[0].Message+problems[0].Hint, "hunter2")) {
+			t.Errorf("%s: %v", text, problems)
 		}
 	}
 }

@@ -48,6 +48,9 @@ type Settings struct {
 	Watch Watch `yaml:"watch"`
 	// Lease says how long an environment on Kubernetes stays that nobody uses.
 	Lease Lease `yaml:"lease"`
+	// Registry is the git repository with the team's services and who may call what: a URL, host:path for ssh, or a path,
+	// relative to this file. Without it, it is one on this machine, which knows nothing at first.
+	Registry string `yaml:"registry" check:"remote" example:"https://git.example.com/team/registry.git"`
 }
 
 // Kubernetes says which cluster, and where in it.

@@ -42,9 +42,10 @@ func main() {
 		{"vet", r.vet},
 		{"build", r.build},
 		{"cluster", r.cluster},
+		{"gitea", r.gitea},
 		{"tests", r.tests},
 		{"tests of the cluster module", r.clusterTests},
-		{"tests of the fixture", r.fixture},
+		{"tests of the small modules", r.fixture},
 		{"editors", r.editors},
 		{"platforms", r.platforms},
 	} {
@@ -104,7 +105,7 @@ func (r *runner) format() error {
 }
 
 func (r *runner) vet() error {
-	return errors.Join(r.goRun(".", "vet", "./..."), r.goRun("test/cluster", "vet", "./..."), r.goRun("test/fixture/shop", "vet", "./..."), r.goRun("test/fixture/market", "vet", "./..."), r.goRun("examples/hello", "vet", "./..."))
+	return errors.Join(r.goRun(".", "vet", "./..."), r.goRun("test/cluster", "vet", "./..."), r.goRun("test/fixture/shop", "vet", "./..."), r.goRun("test/fixture/market", "vet", "./..."), r.goRun("test/authz", "vet", "./..."), r.goRun("examples/hello", "vet", "./..."))
 }
 
 // build makes the executable that the end-to-end tests drive, with its payload.
@@ -202,4 +203,6 @@ func (r *runner) value(name string) string {
 	return v
 }
 
-func (r *runner) fixture() error { return r.goRun("test/fixture/shop", "test", "./...") }
+func (r *runner) fixture() error {
+	return errors.Join(r.goRun("test/fixture/shop", "test", "./..."), r.goRun("test/authz", "test", "./..."))
+}
