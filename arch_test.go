@@ -44,10 +44,13 @@ var edges = map[string][]string{
 	"server/settings":               {"api"},
 	"server/lsp":                    {"api", "server/settings"},
 	"platform/registry":             {"api"},
+	"platform/endpoint":             {"platform/registry"},
+	"platform/notify":               {"api", "platform/registry"},
+	"platform/portal":               {"api", "platform/endpoint", "platform/registry"},
 	"platform/forge":                {"api", "platform/registry"},
 	"platform/export":               {"api", "platform/registry"},
-	"cmd/fairlead":                  {"api", "bridge", "bridge/kube", "bridge/kube/janitor", "bridge/kube/lease", "bridge/local", "bridge/local/engine", "bridge/payload", "debugadapter", "platform/export", "platform/registry", "server", "server/client", "server/dap", "server/lsp", "server/settings", "syncer", "syncer/build", "syncer/watch"},
-	"cmd/fairlead-platform":         {"api", "bridge/kube", "bridge/kube/janitor", "bridge/kube/lease", "server/settings"},
+	"cmd/fairlead":                  {"api", "bridge", "bridge/kube", "bridge/kube/janitor", "bridge/kube/lease", "bridge/local", "bridge/local/engine", "bridge/payload", "debugadapter", "platform/endpoint", "platform/export", "platform/notify", "platform/portal", "platform/registry", "server", "server/client", "server/dap", "server/lsp", "server/settings", "syncer", "syncer/build", "syncer/watch"},
+	"cmd/fairlead-platform":         {"api", "bridge/kube", "bridge/kube/janitor", "bridge/kube/lease", "platform/endpoint", "platform/forge", "platform/notify", "platform/portal", "platform/registry", "server/settings"},
 	"cmd/fairlead-pod":              {"api", "bridge", "syncer/supervisor", "syncer/supervisor/delve"},
 	"test/bench/edit":               {"api", "test/bench/measure", "test/freeport"},
 	"test/bench/env":                {"api", "bridge", "bridge/kube", "bridge/payload", "server/client", "test/bench/measure", "test/image"},
@@ -79,7 +82,9 @@ var homes = map[string][]string{
 	"github.com/spf13/":                       {"cmd/fairlead", "cmd/fairlead-platform"},
 	"github.com/klauspost/compress":           {"syncer/delta", "bridge/payload", "bridge/payload/gen"},
 	"go.lsp.dev/":                             {"server/lsp"},
-	"go.yaml.in/yaml":                         {"server/settings", "platform/registry", "platform/export"},
+	"go.yaml.in/yaml":                         {"server/settings", "platform/registry", "platform/export", "platform/endpoint"},
+	"github.com/coreos/go-oidc/":              {"platform/portal"},
+	"golang.org/x/oauth2":                     {"platform/portal"},
 }
 
 type pkg struct {
