@@ -170,6 +170,19 @@ type DependencyRequest struct {
 	Mode DependencyMode `json:"mode"` // shared or fresh
 }
 
+// FormRequest asks for the page on which access to a callee is requested (POST /v1/services/NAME/form).
+type FormRequest struct {
+	Callee  string   `json:"callee"`
+	Methods []string `json:"methods,omitempty"` // ticked already
+	// Page is "service" for the callee's own page in place of the form.
+	Page string `json:"page,omitempty"`
+}
+
+// FormAnswer is where that page is. The address signs in, once: it is no link to pass on.
+type FormAnswer struct {
+	URL string `json:"url"`
+}
+
 // CancelRequest breaks off what is under way (POST /v1/services/NAME/cancel).
 type CancelRequest struct {
 	// What is "environment" (the session ends), "build" or "transfer" (what ran before goes on running until the next

@@ -88,6 +88,7 @@ type runner interface {
 	callAddress(name, addr string) string
 	dependencyMoved(name, addr string) bool
 	observed(ctx context.Context) ([]api.Seen, error)
+	form(r api.FormRequest) (string, error)
 }
 
 // Agent holds the sessions of one user: front ends ask for them, hold them and are told of them. Its goroutines, all ended

@@ -47,6 +47,7 @@ func (f *fakeSession) Discard()                                     { f.discarde
 func (f *fakeSession) callAddress(_, addr string) string            { return addr }
 func (f *fakeSession) dependencyMoved(string, string) bool          { return true }
 func (f *fakeSession) observed(context.Context) ([]api.Seen, error) { return nil, nil }
+func (f *fakeSession) form(api.FormRequest) (string, error)         { return "", nil }
 func (f *fakeSession) Saved(p []string)                             { f.saves = append(f.saves, p...) }
 func (f *fakeSession) Wanted(why string)                            { f.wanted = append(f.wanted, why) }
 func (f *fakeSession) CancelBuild()                                 { f.canceled = append(f.canceled, "build") }

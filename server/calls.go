@@ -24,8 +24,10 @@ type Calls struct {
 	// Follow tells what is granted, now and at every change, until ctx ends; an error is told as a problem, and what was told
 	// before goes on to hold. Nil: nothing is governed.
 	Follow func(ctx context.Context, tell func(Granted, error))
-	// Link is the address of a page where access to a callee can be asked for, without authority; may be nil.
-	Link func(caller, callee, environment string) string
+	// Link is the address of the page where access to a callee is asked for, without authority. Form is such a page's too, for the
+	// user of this machine alone: it signs in, once. Both may be nil.
+	Link func(callee, environment string) string
+	Form func(r api.FormRequest, environment string) (string, error)
 }
 
 // Granted says whether a callee is in the registry, and which patterns of methods (api.Granted) a service may call of it. about is
@@ -156,7 +158,7 @@ func (c *calls) outbound() api.Outbound {
 			r.Governed, r.Grants, _ = granted(r.Callee)
 		}
 		if c.cfg.Link != nil && r.Governed {
-			r.Link = c.cfg.Link(o.Caller, r.Callee, o.Environment)
+			r.Link = c.cfg.Link(r.Callee, o.Environment)
 		}
 	}
 	return o
@@ -396,7 +398,7 @@ func (c *calls) problemLocked(s api.Seen) *api.Problem {
 	}
 	p.Hint = "ask the owners of " + s.Callee + " to grant it"
 	if c.cfg.Link != nil && governed {
-		p.Link = c.cfg.Link(me, s.Callee, env)
+		p.Link = c.cfg.Link(s.Callee, env)
 		p.Hint = "request access; the form is filled in already"
 	}
 	found, ok := c.places[s.Call]
@@ -440,6 +442,41 @@ func (a *Agent) observed(ctx context.Context, name string) ([]api.Seen, error) {
 		return nil, err
 	}
 	return h.session.observed(ctx)
+}
+
+// form opens the page on which access is asked for.
+func (s *Session) form(r api.FormRequest) (string, error) {
+	if err := s.notYours("its owner asks for access"); err != nil {
+		return "", err
+	}
+	if s.cfg.Calls.Form == nil {
+		return "", &api.Problem{Code: "no-registry", Message: "there is no registry to ask", Hint: "set registry: in fairlead.yaml"}
+	}
+	return s.cfg.Calls.Form(r, s.cfg.Spec.Name)
+}
+
+func (a *Agent) serveForm(w http.ResponseWriter, r *http.Request) {
+	var req api.FormRequest
+	if !decode(w, r, &req) {
+		return
+	}
+	if req.Callee == "" || len(req.Callee) > maxName || len(req.Methods) > 1000 {
+		refuse(w, &api.Problem{Code: "bad-request", Message: "the callee is missing, or there are too many methods"})
+		return
+	}
+	a.mu.Lock()
+	h, err := a.find(r.PathValue("name"))
+	a.mu.Unlock()
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	url, err := h.session.form(req)
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	answer(w, http.StatusOK, api.FormAnswer{URL: url})
 }
 
 func (a *Agent) serveCalls(w http.ResponseWriter, r *http.Request) {

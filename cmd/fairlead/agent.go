@@ -152,9 +152,13 @@ func runAgent(ctx context.Context, stdout, stderr io.Writer, detached bool) erro
 		go func() { served <- acceptDAP(dctx, onlyUser{dapLn}, f, logger) }()
 		defer func() { cancel(); <-served }()
 	}
+	fctx, endForms := context.WithCancel(context.WithoutCancel(ctx)) // a session that is being ended still has its registry
+	fs := newForms(fctx, f, logger)
+	defer fs.wait()
+	defer endForms()
 	a := server.NewAgent(server.AgentConfig{Version: version, DAP: debug, Idle: testDuration("FAIRLEAD_TEST_IDLE"), Grace: testDuration("FAIRLEAD_TEST_GRACE"), Logger: logger,
 		Others: &others{f: f}, DueFile: filepath.Join(f.state, "due.json"),
-		Prepare: func(ctx context.Context, r api.RunRequest) (server.Plan, error) { return prepare(ctx, f, r) },
+		Prepare: func(ctx context.Context, r api.RunRequest) (server.Plan, error) { return prepare(ctx, f, fs, r) },
 		Join:    func(ctx context.Context, r api.JoinRequest) (server.Plan, error) { return join(ctx, f, r) }})
 	return a.Run(ctx, onlyUser{unix}, tcp)
 }

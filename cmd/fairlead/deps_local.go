@@ -24,7 +24,7 @@ import (
 
 // needs are the dependencies of a service on this machine, as fairlead.yaml has them: services of the workspace, which are
 // run as the service itself is, and commands.
-func needs(f folders, r api.RunRequest, set choice, svc build.Service, of bridge.Spec) []server.Dependency {
+func needs(f folders, fs *forms, r api.RunRequest, set choice, svc build.Service, of bridge.Spec) []server.Dependency {
 	var out []server.Dependency
 	for _, name := range slices.Sorted(maps.Keys(set.needs)) {
 		d := set.needs[name]
@@ -49,7 +49,7 @@ func needs(f folders, r api.RunRequest, set choice, svc build.Service, of bridge
 					return server.Plan{}, &api.Problem{Code: "no-dependency", Message: "nothing says how it is run on this machine",
 						Hint: fmt.Sprintf("write engine:, run: or main: under dependencies: %s: in fairlead.yaml", name)}
 				}
-				return servicePlan(ctx, f, r, set, name, dir, main, of)
+				return servicePlan(ctx, f, fs, r, set, name, dir, main, of)
 			}
 		}
 		out = append(out, n)
@@ -124,7 +124,7 @@ func hasMain(dir string) bool {
 
 // servicePlan is what runs a service of the workspace as a dependency: the session that a front end would have of it, or,
 // fresh, one of the environment's own with a port of its own in PORT.
-func servicePlan(ctx context.Context, f folders, r api.RunRequest, set choice, name, dir, main string, of bridge.Spec) (server.Plan, error) {
+func servicePlan(ctx context.Context, f folders, fs *forms, r api.RunRequest, set choice, name, dir, main string, of bridge.Spec) (server.Plan, error) {
 	d := set.needs[name]
 	req := api.RunRequest{Dir: dir, Main: main, On: "local", Env: r.Env, ServiceEnv: pairs(d.Env)}
 	as := ""
@@ -136,7 +136,7 @@ func servicePlan(ctx context.Context, f folders, r api.RunRequest, set choice, n
 		req.ServiceEnv = append(req.ServiceEnv, "PORT="+strconv.Itoa(port))
 		as = server.CopyName(name, dir, of.Name)
 	}
-	return prepareAs(ctx, f, req, as)
+	return prepareAs(ctx, f, fs, req, as)
 }
 
 // commandPlan is what runs a command as a dependency.
@@ -209,7 +209,7 @@ func localDependencies(ctx context.Context, set choice, svc build.Service, spec 
 	if err != nil {
 		return r, err
 	}
-	for _, n := range needs(folders{}, api.RunRequest{Env: environment()}, set, svc, spec) {
+	for _, n := range needs(folders{}, nil, api.RunRequest{Env: environment()}, set, svc, spec) {
 		d := n.Dependency
 		if running != nil {
 			for _, now := range running.Dependencies {

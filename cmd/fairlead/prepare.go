@@ -20,12 +20,12 @@ import (
 
 // prepare finds what a request of a front end means: the settings, the main package, the environment's name, and how
 // that environment is opened.
-func prepare(ctx context.Context, f folders, r api.RunRequest) (server.Plan, error) {
-	return prepareAs(ctx, f, r, "")
+func prepare(ctx context.Context, f folders, fs *forms, r api.RunRequest) (server.Plan, error) {
+	return prepareAs(ctx, f, fs, r, "")
 }
 
 // prepareAs is prepare with the environment's name given, where that is not empty.
-func prepareAs(ctx context.Context, f folders, r api.RunRequest, as string) (server.Plan, error) {
+func prepareAs(ctx context.Context, f folders, fs *forms, r api.RunRequest, as string) (server.Plan, error) {
 	dir, err := absDir(r.Dir)
 	if err != nil {
 		return server.Plan{}, err
@@ -55,7 +55,7 @@ func prepareAs(ctx context.Context, f folders, r api.RunRequest, as string) (ser
 	cfg := server.Config{
 		Spec: spec, Record: rec, Records: f.records(), Service: svc, Build: set.build, Target: target, Process: set.process,
 		Folders: synced, Ignored: set.watchIgnored, Rest: set.rest, TakeOver: o.takeOver, Keep: o.keep, SettingsFiles: set.files,
-		Lease: server.Lease(*set.kube.Lease), Calls: server.Calls{Mode: set.calls, Follow: f.grants(set.registry, svc.Name)},
+		Lease: server.Lease(*set.kube.Lease), Calls: fs.calls(set.calls, set.registry, svc.Name),
 		Reload: func() (server.Reloaded, []*api.Problem) {
 			now, err := loadSettings(dir, set.service, o)
 			if err != nil {
@@ -85,7 +85,7 @@ func prepareAs(ctx context.Context, f folders, r api.RunRequest, as string) (ser
 	}
 	plan := server.Plan{Config: cfg, Why: svc.Why, Shape: shape}
 	if native {
-		plan.Dependencies = needs(f, r, set, svc, spec)
+		plan.Dependencies = needs(f, fs, r, set, svc, spec)
 	}
 	return plan, nil
 }

@@ -243,6 +243,22 @@ func (c *Client) SwitchDependency(ctx context.Context, name string, r api.Depend
 	return c.call(ctx, http.MethodPost, "/v1/services/"+url.PathEscape(name)+"/dependencies", r, nil)
 }
 
+// Calls lists what a service has been seen to call.
+func (c *Client) Calls(ctx context.Context, name string) ([]api.Seen, error) {
+	var a struct {
+		Calls []api.Seen `json:"calls"`
+	}
+	err := c.call(ctx, http.MethodGet, "/v1/services/"+url.PathEscape(name)+"/calls", nil, &a)
+	return a.Calls, err
+}
+
+// Form is the page on which access is asked for. Its address signs in, once, and is for the user's own browser only.
+func (c *Client) Form(ctx context.Context, name string, r api.FormRequest) (string, error) {
+	var a api.FormAnswer
+	err := c.call(ctx, http.MethodPost, "/v1/services/"+url.PathEscape(name)+"/form", r, &a)
+	return a.URL, err
+}
+
 // Agent says who the agent is; it never starts one, and does not look at its version.
 func (c *Client) Agent(ctx context.Context) (api.Agent, error) {
 	var a api.Agent

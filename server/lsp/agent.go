@@ -30,6 +30,8 @@ type Agent interface {
 	KeepUntil(ctx context.Context, name string, until time.Time) error
 	// SwitchDependency gives an environment a copy of a dependency, or staging's again, and returns when that is so.
 	SwitchDependency(ctx context.Context, name string, r api.DependencyRequest) error
+	// Form is the page on which access is asked for; its address signs in, once.
+	Form(ctx context.Context, name string, r api.FormRequest) (string, error)
 	// AnswerDue does api.DueKeep or api.DueStop to an environment that is due.
 	AnswerDue(ctx context.Context, id, do string) error
 	// Restart ends the agent, whatever it holds; Attach starts the next one.

@@ -68,8 +68,8 @@ type accessArgs struct {
 	Page    string   `json:"page,omitempty"` // "service": the callee's own page
 }
 
-// access opens the form on which access to a callee is requested, filled in. Without a callee it is the first that has refused.
-func (s *Server) access(ctx context.Context, svc api.Service, a accessArgs) error {
+// requestAccess opens the form on which access to a callee is requested, filled in. Without a callee it is the first that has refused.
+func (s *Server) requestAccess(ctx context.Context, svc api.Service, a accessArgs) error {
 	one := &service{Service: svc}
 	for _, p := range svc.Problems {
 		if a.Callee == "" && p.Code == api.CodeNotGranted && p.Call != nil {
@@ -82,11 +82,7 @@ func (s *Server) access(ctx context.Context, svc api.Service, a accessArgs) erro
 	if len(a.Methods) == 0 && a.Page == "" {
 		a.Methods = one.refused(a.Callee)
 	}
-	agent, err := s.agent()
-	if err != nil {
-		return err
-	}
-	url, err := agent.Access(ctx, svc.Name, api.AccessRequest{Callee: a.Callee, Methods: a.Methods, Page: a.Page})
+	url, err := s.agent.Form(ctx, svc.Name, api.FormRequest{Callee: a.Callee, Methods: a.Methods, Page: a.Page})
 	if err != nil {
 		return err
 	}

@@ -56,6 +56,9 @@ func (s *Server) codeAction(p *codeActionParams) func(context.Context) (any, err
 				actions = append(actions, a)
 			}
 		case d.isGo():
+			if asked(p.Only, protocol.CodeActionKindQuickFix) {
+				actions = append(actions, s.callFixes(d, p.Range, literals)...)
+			}
 			at := d.find()
 			if !at.is {
 				break

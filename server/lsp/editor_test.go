@@ -484,6 +484,10 @@ func (a *fakeAgent) Join(_ context.Context, r api.JoinRequest) (api.RunAnswer, e
 	return api.RunAnswer{Name: r.Environment}, nil
 }
 
+func (a *fakeAgent) Form(_ context.Context, name string, r api.FormRequest) (string, error) {
+	return "http://127.0.0.1:7/sign-in?to=" + name + " " + r.Callee + " " + strings.Join(r.Methods, ",") + " " + r.Page, nil
+}
+
 func (a *fakeAgent) SwitchDependency(_ context.Context, name string, r api.DependencyRequest) error {
 	a.note("switch %s of %s to %s", r.Name, name, r.Mode)
 	return nil

@@ -30,10 +30,11 @@ const (
 	commandDetails = "fairlead.details"
 
 	commandDependency = "fairlead.dependency"
+	commandAccess     = "fairlead.requestAccess"
 )
 
 func commandNames() []string {
-	return []string{commandRun, commandJoin, commandStop, commandKeep, commandDependency, commandOpen, commandLogs, commandCancel, commandRestart, commandDetails, commandDebug, commandDebugTest, commandDebugCore, commandDebugChoice}
+	return []string{commandRun, commandJoin, commandStop, commandKeep, commandDependency, commandAccess, commandOpen, commandLogs, commandCancel, commandRestart, commandDetails, commandDebug, commandDebugTest, commandDebugCore, commandDebugChoice}
 }
 
 // executeCommand does what a person asked for. Each command has one argument, an object; what it leaves out is the only
@@ -76,6 +77,16 @@ func (s *Server) executeCommand(p *protocol.ExecuteCommandParams) func(context.C
 			return nil, s.debugChoice(ctx, a)
 		case commandRestart:
 			return nil, s.restartAgent(ctx)
+		case commandAccess:
+			var a accessArgs
+			if err := argument(arg, &a); err != nil {
+				return nil, err
+			}
+			svc, err := s.choose(ctx, a.Name)
+			if err != nil {
+				return nil, err
+			}
+			return nil, s.requestAccess(ctx, svc, a)
 		case commandStop, commandKeep, commandDependency, commandOpen, commandLogs, commandCancel, commandDetails:
 		default:
 			return nil, jsonrpc2.NewError(jsonrpc2.InvalidParams, "there is no command "+name)

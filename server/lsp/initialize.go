@@ -26,6 +26,8 @@ type capabilities struct {
 
 // editorSettings are what the editor sets for this server, in initializationOptions and by didChangeConfiguration.
 type editorSettings struct {
+	// Beside: the editor can show a web page beside the code, by window/showDocument without external.
+	Beside bool `json:"beside"`
 	// OpenBrowser says whether the service is opened in the browser when it is live for the first time after a run.
 	OpenBrowser string `json:"openBrowser"` // "always", "ask" or "never"
 	// On is where environments are made; empty leaves it to fairlead.yaml.
@@ -172,7 +174,7 @@ func (s *Server) configure(t tree) {
 	oneOf(&s.set.OpenBrowser, "openBrowser", "always", "ask", "never")
 	oneOf(&s.set.On, "on", "", "local", "kubernetes")
 	oneOf(&s.set.BuildDiagnostics, "buildDiagnostics", "auto", "always", "never")
-	for name, to := range map[string]*bool{"codeLens": &s.set.CodeLens, "trusted": &s.set.Trusted} {
+	for name, to := range map[string]*bool{"codeLens": &s.set.CodeLens, "beside": &s.set.Beside, "trusted": &s.set.Trusted} {
 		if v, ok := t.at(name).v.(bool); ok {
 			*to = v
 		}

@@ -23,6 +23,7 @@ func (silent) Saved(context.Context, ...string) error                           
 func (silent) Restart(context.Context) error                                         { return nil }
 func (silent) KeepUntil(context.Context, string, time.Time) error                    { return nil }
 func (silent) DebugChoice(context.Context, string, api.DebugChoice) error            { return nil }
+func (silent) Form(context.Context, string, api.FormRequest) (string, error)         { return "", nil }
 func (silent) SwitchDependency(context.Context, string, api.DependencyRequest) error { return nil }
 func (silent) Join(context.Context, api.JoinRequest) (api.RunAnswer, error) {
 	return api.RunAnswer{}, nil

@@ -1,0 +1,186 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"net"
+	"net/url"
+	"path/filepath"
+	"sync"
+
+	"os"
+
+	"fairlead.dev/api"
+	"fairlead.dev/platform/endpoint"
+	"fairlead.dev/platform/forge"
+	"fairlead.dev/platform/notify"
+	"fairlead.dev/platform/portal"
+	"fairlead.dev/platform/registry"
+	"fairlead.dev/server"
+)
+
+// forms are the agent's registries, each with a portal on loopback. One is begun when a session first needs it. Their goroutines end
+// with ctx; wait returns then.
+type forms struct {
+	ctx context.Context
+	f   folders
+	log *slog.Logger
+	wg  sync.WaitGroup
+
+	mu sync.Mutex
+	by map[string]*form // by the registry's address
+}
+
+// form is one registry with its portal; without one, where why says so.
+type form struct {
+	reg    *registry.Registry
+	portal *portal.Portal
+	why    error
+}
+
+func newForms(ctx context.Context, f folders, log *slog.Logger) *forms {
+	return &forms{ctx: ctx, f: f, log: log, by: map[string]*form{}}
+}
+
+func (fs *forms) wait() { fs.wg.Wait() }
+
+func (fs *forms) of(remote string) (*form, error) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	if got := fs.by[remote]; got != nil {
+		return got, nil
+	}
+	o := registry.Options{Dir: fs.f.registry(), Remote: remote}
+	reg, err := registry.Open(fs.ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	if !reg.Embedded() {
+		rev, err := forge.FromEnvironment(fs.ctx, reg.Where(), os.Getenv)
+		switch {
+		case err != nil:
+			fs.log.Warn("no reviews are opened on the registry's forge", "err", err)
+		case rev != nil:
+			o.Reviewer = rev
+			if reg, err = registry.Open(fs.ctx, o); err != nil {
+				return nil, err
+			}
+		}
+	}
+	fo := &form{reg: reg}
+	if fo.portal, fo.why = fs.serve(reg); fo.why != nil {
+		fs.log.Warn("no portal", "err", fo.why)
+	}
+	fs.by[remote] = fo
+	return fo, nil
+}
+
+// serve begins a registry's portal.
+func (fs *forms) serve(reg *registry.Registry) (*portal.Portal, error) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, &api.Problem{Code: "portal-listen", Message: "listen: " + err.Error(), Hint: "close what uses up this machine's ports"}
+	}
+	p, box, err := localPortal(fs.ctx, fs.f, reg, ln, fs.log)
+	if err != nil {
+		ln.Close()
+		return nil, err
+	}
+	fs.wg.Go(func() { box.Run(fs.ctx) })
+	fs.wg.Go(func() {
+		if err := p.Serve(fs.ctx, ln, nil); err != nil {
+			fs.log.Warn("the portal has ended", "err", err)
+		}
+	})
+	return p, nil
+}
+
+// localPortal is a portal for the user of this machine, and the outbox of its messages. Both are still to be run.
+func localPortal(ctx context.Context, f folders, reg *registry.Registry, ln net.Listener, log *slog.Logger) (*portal.Portal, *notify.Box, error) {
+	author, err := localUser(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	box, err := notify.New(notify.Options{Dir: filepath.Join(f.state, "outbox"), Secret: notify.Folder(filepath.Join(f.state, "secrets")), Mail: notify.MailFromEnvironment(os.Getenv), Logger: log})
+	if err != nil {
+		return nil, nil, err
+	}
+	p, err := portal.New(portal.Options{URL: "http://" + ln.Addr().String(), Registry: reg, Local: &author, Frames: true, Logger: log,
+		Endpoints: (&endpoint.Finder{Logger: log}).Of,
+		Changed: func(_ context.Context, c portal.Change) error {
+			return box.Tell(notify.Of(c.Request, c.Result, c.Link), notify.Targets(c.Teams...)...)
+		}})
+	return p, box, err
+}
+
+// calls is how one service's calls are judged: by a registry, which is begun by the first.
+func (fs *forms) calls(mode api.CallMode, remote, service string) server.Calls {
+	return server.Calls{Mode: mode,
+		Follow: func(ctx context.Context, tell func(server.Granted, error)) {
+			fo, err := fs.of(remote)
+			if err != nil {
+				tell(nil, err)
+				return
+			}
+			fo.reg.Watch(ctx, func(s *registry.Snapshot, err error) {
+				if s == nil {
+					tell(nil, err)
+					return
+				}
+				tell(func(callee string) (bool, []string, string) {
+					governed, patterns := s.Grants(service, callee)
+					if !governed {
+						return false, nil, ""
+					}
+					return true, patterns, about(s, callee)
+				}, err)
+			})
+		},
+		Link: func(callee, environment string) string {
+			fo, err := fs.of(remote)
+			if err != nil || fo.portal == nil {
+				return ""
+			}
+			return fo.portal.URL() + requestPath(service, callee, environment, nil)
+		},
+		Form: func(r api.FormRequest, environment string) (string, error) {
+			fo, err := fs.of(remote)
+			if err == nil {
+				err = fo.why
+			}
+			if err != nil {
+				return "", err
+			}
+			path := requestPath(service, r.Callee, environment, r.Methods)
+			if r.Page == "service" {
+				path = "/services/" + url.PathEscape(r.Callee)
+			}
+			return fo.portal.SignInURL(path), nil
+		}}
+}
+
+// requestPath is the portal's form, filled in.
+func requestPath(caller, callee, environment string, methods []string) string {
+	q := url.Values{"caller": {caller}, "callee": {callee}, "environment": {environment}}
+	if len(methods) > 0 {
+		q["method"] = methods
+	}
+	return "/request?" + q.Encode()
+}
+
+// about says who decides on a new caller of a service.
+func about(s *registry.Snapshot, callee string) string {
+	svc, ok := s.Services[callee]
+	if !ok {
+		return ""
+	}
+	owner := "its owners"
+	if svc.Team != "" {
+		owner = "team " + svc.Team
+	}
+	if cmp.Or(svc.Access, registry.AccessOpen) == registry.AccessReview {
+		return "new callers are reviewed by " + owner
+	}
+	return "it is open to whoever asks"
+}
