@@ -49,7 +49,7 @@ var edges = map[string][]string{
 	"platform/portal":               {"api", "platform/endpoint", "platform/registry"},
 	"platform/forge":                {"api", "platform/registry"},
 	"platform/export":               {"api", "platform/registry"},
-	"cmd/fairlead":                  {"api", "bridge", "bridge/kube", "bridge/kube/janitor", "bridge/kube/lease", "bridge/local", "bridge/local/engine", "bridge/payload", "debugadapter", "platform/endpoint", "platform/export", "platform/notify", "platform/portal", "platform/registry", "server", "server/client", "server/dap", "server/lsp", "server/settings", "syncer", "syncer/build", "syncer/watch"},
+	"cmd/fairlead":                  {"api", "bridge", "bridge/kube", "bridge/kube/janitor", "bridge/kube/lease", "bridge/local", "bridge/local/engine", "bridge/payload", "debugadapter", "platform/endpoint", "platform/export", "platform/forge", "platform/notify", "platform/portal", "platform/registry", "server", "server/client", "server/dap", "server/lsp", "server/settings", "syncer", "syncer/build", "syncer/watch"},
 	"cmd/fairlead-platform":         {"api", "bridge/kube", "bridge/kube/janitor", "bridge/kube/lease", "platform/endpoint", "platform/forge", "platform/notify", "platform/portal", "platform/registry", "server/settings"},
 	"cmd/fairlead-pod":              {"api", "bridge", "syncer/supervisor", "syncer/supervisor/delve"},
 	"test/bench/edit":               {"api", "test/bench/measure", "test/freeport"},

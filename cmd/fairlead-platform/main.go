@@ -1,5 +1,5 @@
-// Command fairlead-platform is what a team runs in its cluster: the janitor of environments. It only wires: what it does
-// is in bridge/kube/janitor.
+// Command fairlead-platform is what a team runs: the janitor of environments, and the portal. It only wires: what it does
+// is in bridge/kube/janitor and platform.
 package main
 
 import (
@@ -56,7 +56,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.AddCommand(newJanitor(stderr), newManifest(stdout), &cobra.Command{Use: "version", Short: "Print the version", Args: noArgs,
+	root.AddCommand(newJanitor(stderr), newManifest(stdout), newPortal(stderr), &cobra.Command{Use: "version", Short: "Print the version", Args: noArgs,
 		RunE: func(*cobra.Command, []string) error { _, err := fmt.Fprintln(stdout, version); return err }})
 	err := root.ExecuteContext(ctx)
 	if err == nil {

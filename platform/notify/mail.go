@@ -50,7 +50,7 @@ const mailFor = 30 * time.Second
 func (b *Box) mail(ctx context.Context, m message) (err error) {
 	o := b.o.Mail
 	if o.Address == "" {
-		return &notTaken{errors.New("there is no mail server: start the portal with --mail-server"), true}
+		return &notTaken{errors.New("there is no mail server: set FAIRLEAD_MAIL_SERVER where the portal starts"), true}
 	}
 	text, to, err := mailText(m, o.From)
 	if err != nil {
@@ -188,3 +188,18 @@ func mailText(m message, sender string) (text []byte, to string, err error) {
 
 // oneLine keeps a text on its line.
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
+
+// MailPassword is the name of the secret that a mail server's login has.
+const MailPassword = "mail-password"
+
+// MailFromEnvironment is the server that the environment names, or none:
+//
+//	FAIRLEAD_MAIL_SERVER  host:port
+//	FAIRLEAD_MAIL_FROM    the sender
+//	FAIRLEAD_MAIL_USER    for a login; its password is the secret mail-password
+//	FAIRLEAD_MAIL_TLS     starttls (also without it), tls or none
+//	FAIRLEAD_MAIL_ROOTS   a file of PEM, for a server whose certificate no public authority signed
+func MailFromEnvironment(getenv func(string) string) Mail {
+	return Mail{Address: getenv("FAIRLEAD_MAIL_SERVER"), From: getenv("FAIRLEAD_MAIL_FROM"), User: getenv("FAIRLEAD_MAIL_USER"), Password: MailPassword,
+		TLS: getenv("FAIRLEAD_MAIL_TLS"), Roots: getenv("FAIRLEAD_MAIL_ROOTS")}
+}
