@@ -38,6 +38,7 @@ var edges = map[string][]string{
 	"debugadapter/daptest":          {},
 	"server":                        {"api", "bridge", "server/callsite", "server/crash", "server/journal", "syncer", "syncer/build", "syncer/watch"},
 	"server/client":                 {"api"},
+	"server/callsite":               {"api", "syncer/build"},
 	"server/crash":                  {"api"},
 	"server/dap":                    {"api", "debugadapter", "server/client"},
 	"server/journal":                {"api"},

@@ -154,6 +154,7 @@ func (a noAgent) Run(context.Context, api.RunRequest) (api.RunAnswer, error) {
 func (a noAgent) Join(context.Context, api.JoinRequest) (api.RunAnswer, error) {
 	return api.RunAnswer{}, a.err
 }
+func (a noAgent) Form(context.Context, string, api.FormRequest) (string, error) { return "", a.err }
 func (a noAgent) SwitchDependency(context.Context, string, api.DependencyRequest) error {
 	return a.err
 }

@@ -11,17 +11,13 @@ import (
 	"os"
 	"os/exec"
 	"os/user"
-	"path/filepath"
 	"strings"
 	"sync"
 
 	"github.com/spf13/cobra"
 
 	"fairlead.dev/api"
-	"fairlead.dev/platform/endpoint"
 	"fairlead.dev/platform/forge"
-	"fairlead.dev/platform/notify"
-	"fairlead.dev/platform/portal"
 	"fairlead.dev/platform/registry"
 )
 
@@ -64,24 +60,12 @@ func runPortal(ctx context.Context, stdout, stderr io.Writer, at, listen, path s
 	if err != nil {
 		return err
 	}
-	author, err := localUser(ctx)
-	if err != nil {
-		return err
-	}
-	box, err := notify.New(notify.Options{Dir: filepath.Join(f.state, "outbox"), Secret: notify.Folder(filepath.Join(f.state, "secrets")), Mail: notify.MailFromEnvironment(os.Getenv), Logger: log})
-	if err != nil {
-		return err
-	}
 	ln, err := net.Listen("tcp", listen)
 	if err != nil {
 		return &api.Problem{Code: "portal-listen", Message: "listen: " + err.Error(), Hint: "give another --listen, or none"}
 	}
 	defer ln.Close()
-	p, err := portal.New(portal.Options{URL: "http://" + ln.Addr().String(), Registry: reg, Local: &author, Frames: true, Logger: log,
-		Endpoints: (&endpoint.Finder{Logger: log}).Of,
-		Changed: func(_ context.Context, c portal.Change) error {
-			return box.Tell(notify.Of(c.Request, c.Result, c.Link), notify.Targets(c.Teams...)...)
-		}})
+	p, box, err := localPortal(ctx, f, reg, ln, log)
 	if err != nil {
 		return err
 	}
