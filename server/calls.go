@@ -203,6 +203,9 @@ func (c *calls) followCalls(ctx context.Context) {
 	if !c.on() {
 		return
 	}
+	if _, err := c.s.environment(ctx); err != nil {
+		return
+	}
 	for {
 		select {
 		case <-c.again:

@@ -180,7 +180,7 @@ func about(s *registry.Snapshot, callee string) string {
 		owner = "team " + svc.Team
 	}
 	if cmp.Or(svc.Access, registry.AccessOpen) == registry.AccessReview {
-		return "new callers are reviewed by " + owner
+		return "new callers of " + callee + " are reviewed by " + owner
 	}
-	return "it is open to whoever asks"
+	return callee + " is open to whoever asks"
 }

@@ -14,6 +14,7 @@
 //	POST /request              303 to /requests/ID; 422: the form again with what is wrong; 409: the form again with what changed
 //	                           since it was drawn; 401: a sign-in that leads back to the form as it was filled
 //	GET  /requests/ID          what became of it
+//	GET  /sign-in/to/WORD      the same as /sign-in?to=PATH, with the path in base64url
 //	GET  /sign-in, POST /sign-in, GET /sign-in/start, GET /sign-in/callback, POST /sign-out
 //	GET  /healthz              200, without a sign-in and under any Host
 //

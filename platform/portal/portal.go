@@ -218,6 +218,7 @@ func (p *Portal) routes() http.Handler {
 	mux.HandleFunc("POST /sign-out", p.signOut)
 	if p.o.Local != nil {
 		mux.HandleFunc("POST /sign-in", p.exchange)
+		mux.HandleFunc("GET /sign-in/to/{to}", p.signIn)
 	} else {
 		mux.HandleFunc("GET /sign-in/start", p.startLogin)
 		mux.HandleFunc("GET /sign-in/callback", p.finishLogin)

@@ -256,8 +256,14 @@ func TestOpening(t *testing.T) {
 		t.Errorf("its code: %d", a.status)
 	}
 	u, err := url.Parse(s.p.SignInURL(link))
-	if err != nil || u.Query().Get("to") != link || strings.Contains(u.RawQuery, u.Fragment) || u.Fragment == "" {
+	if err != nil || u.RawQuery != "" || u.Fragment == "" || strings.Contains(u.Path, u.Fragment) {
 		t.Fatalf("%v %v", u, err)
+	}
+	if a := s.send("GET", u.Path, nil, nil); a.status != http.StatusOK || !strings.Contains(strings.ReplaceAll(a.body, "&amp;", "&"), `name="to" value="`+link+`"`) {
+		t.Errorf("its page: %d %s", a.status, a.body)
+	}
+	if a := s.send("GET", "/sign-in/to/@", nil, nil); a.status != http.StatusNotFound {
+		t.Errorf("a word that is none: %d", a.status)
 	}
 	if a := s.send("POST", "/sign-in", url.Values{"code": {u.Fragment}}, nil); a.status != http.StatusOK {
 		t.Errorf("the address's code: %d", a.status)

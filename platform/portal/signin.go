@@ -3,6 +3,7 @@ package portal
 import (
 	"bytes"
 	"crypto/rand"
+	"encoding/base64"
 	"fmt"
 	"html/template"
 	"net/http"
@@ -21,7 +22,8 @@ func (p *Portal) Code() string { return p.codes.add(p.now()) }
 // no log has. It must not be a process's argument, which others on the machine can read: see OpeningFile.
 func (p *Portal) SignInURL(path string) string {
 	u := *p.url
-	u.Path, u.RawQuery, u.Fragment = "/sign-in", url.Values{"to": {localPath(path)}}.Encode(), p.Code()
+	// The path it goes on to is one word: editors decode and encode addresses on their way, and a query within a query is then another.
+	u.Path, u.Fragment = "/sign-in/to/"+base64.RawURLEncoding.EncodeToString([]byte(localPath(path))), p.Code()
 	return u.String()
 }
 
@@ -99,7 +101,16 @@ func (p *Portal) askWho(w http.ResponseWriter, _ *http.Request, status int, to, 
 }
 
 func (p *Portal) signIn(w http.ResponseWriter, r *http.Request) {
-	p.askWho(w, r, http.StatusOK, localPath(r.URL.Query().Get("to")), "")
+	to := r.URL.Query().Get("to")
+	if word := r.PathValue("to"); word != "" {
+		b, err := base64.RawURLEncoding.DecodeString(word)
+		if err != nil {
+			http.NotFound(w, r)
+			return
+		}
+		to = string(b)
+	}
+	p.askWho(w, r, http.StatusOK, localPath(to), "")
 }
 
 // exchange takes a one-time code for a session.

@@ -301,8 +301,8 @@ func (s *Server) diagnostic(p *api.Problem, r protocol.Range, service string) pr
 	if p.Code != "" {
 		d.Code = protocol.String(p.Code)
 	}
-	if u, err := uri.Parse(p.Link); p.Link != "" && err == nil {
-		d.CodeDescription = protocol.CodeDescription{Href: u}
+	if p.Link != "" {
+		d.CodeDescription = protocol.CodeDescription{Href: uri.URI(p.Link)} // as it is: uri.Parse would encode the query's "&" and "="
 	}
 	for _, rel := range p.Related {
 		path := realPath(rel.File)

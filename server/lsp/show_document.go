@@ -54,13 +54,12 @@ func (s *Server) showDocument(ctx context.Context, url string, external bool) bo
 	s.mu.Lock()
 	can := s.caps.showDocument
 	s.mu.Unlock()
-	u, err := uri.Parse(url)
-	if !can || err != nil {
+	if _, err := uri.Parse(url); !can || err != nil {
 		return false
 	}
 	ctx, cancel := shorter(ctx)
 	defer cancel()
-	p := &protocol.ShowDocumentParams{URI: u, TakeFocus: ptr(true)}
+	p := &protocol.ShowDocumentParams{URI: uri.URI(url), TakeFocus: ptr(true)}
 	if external {
 		p.External = ptr(true)
 	}

@@ -313,7 +313,7 @@ func TestTags(t *testing.T) {
 	if keys < 25 {
 		t.Errorf("%d keys: the walk misses some", keys)
 	}
-	if d := Defaults(); d.Grace.String() != "80ms" || d.On != "local" || d.Lease != (Lease{Sleep: "2h", Delete: "3d"}) {
+	if d := Defaults(); d.Grace.String() != "80ms" || d.On != "local" || d.Calls.Mode != "enforce" || d.Lease != (Lease{Sleep: "2h", Delete: "3d"}) {
 		t.Error("the defaults differ from the tags")
 	}
 }

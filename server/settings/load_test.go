@@ -111,6 +111,7 @@ func TestFull(t *testing.T) {
 		Hosts:      []string{"shop.test", "192.0.2.1", "::1"},
 		Watch:      Watch{Ignore: []string{"gen/"}, Rest: 100 * time.Millisecond},
 		Lease:      Lease{Sleep: "90m", Delete: "never"},
+		Calls:      Calls{Mode: "enforce"},
 	}
 	if d := cmp.Diff(want, l.Settings); d != "" {
 		t.Errorf("settings (-want +got):\n%s", d)

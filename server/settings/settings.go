@@ -176,5 +176,5 @@ type file struct {
 
 // Defaults returns what holds where nothing is set.
 func Defaults() Settings {
-	return Settings{Grace: 80 * time.Millisecond, On: "local", Kubernetes: Kubernetes{Isolation: "auto", Domain: "cluster.local"}, Lease: Lease{Sleep: "2h", Delete: "3d"}}
+	return Settings{Grace: 80 * time.Millisecond, On: "local", Kubernetes: Kubernetes{Isolation: "auto", Domain: "cluster.local"}, Calls: Calls{Mode: "enforce"}, Lease: Lease{Sleep: "2h", Delete: "3d"}}
 }

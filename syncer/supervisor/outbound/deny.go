@@ -1,6 +1,7 @@
 package outbound
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -63,11 +64,13 @@ func (d denial) problem() []byte {
 	for k, v := range p {
 		out[k] = v
 	}
-	b, err := json.Marshal(out)
-	if err != nil { // texts only
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)                // a terminal shows it, where the link is to be clicked
+	if err := e.Encode(out); err != nil { // texts only
 		panic("encode problem: " + err.Error())
 	}
-	return append(b, '\n')
+	return b.Bytes()
 }
 
 // grpcStatus are the headers of a gRPC answer that is trailers only: grpc-message is percent-encoded, and the details are a
