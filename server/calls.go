@@ -48,6 +48,8 @@ type calls struct {
 	again chan struct{} // what the pod is told is to be told again
 	look  chan struct{} // places are to be found
 
+	pushing sync.Mutex
+
 	mu      sync.Mutex
 	listen  map[string]string // loopback addresses of dependencies on this machine, by name
 	target  map[string]string // where those lead to, of those that can be used
@@ -166,6 +168,8 @@ func (c *calls) outbound() api.Outbound {
 
 // push tells the pod. A port that is taken by now is another one, and the service is started again with that.
 func (c *calls) push(ctx context.Context) error {
+	c.pushing.Lock() // the pod takes the last for the newest
+	defer c.pushing.Unlock()
 	o := c.outbound()
 	_, err := c.s.conn.Outbound(ctx, o)
 	var p *api.Problem

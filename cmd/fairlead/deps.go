@@ -19,7 +19,7 @@ import (
 func newDeps(stdout io.Writer) *cobra.Command {
 	var place placeFlags
 	var main string
-	var asJSON bool
+	var asJSON, observed bool
 	var fresh, shared []string
 	c := &cobra.Command{
 		Use:   "deps [DIR]",
@@ -33,7 +33,8 @@ their installed programs, or commands.
 --fresh and --shared switch dependencies of the environment that runs, on Kubernetes: its pod is replaced,
 and a copy that is shared again is removed with its data. That holds as long as the environment does.`,
 		Example: `  fairlead deps
-  fairlead deps --fresh redis`,
+  fairlead deps --fresh redis
+  fairlead deps --observed`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return &usageError{fmt.Errorf("unexpected argument %q", args[1])}
@@ -45,6 +46,9 @@ and a copy that is shared again is removed with its data. That holds as long as 
 			svc, set, spec, err := findService(c.Context(), dir, runOptions{dir: dir, main: main, place: place, env: environment(), fresh: fresh, shared: shared})
 			if err != nil {
 				return err
+			}
+			if observed {
+				return printObserved(c.Context(), stdout, spec.Name, asJSON)
 			}
 			if len(fresh)+len(shared) > 0 {
 				if err := switchDependencies(c.Context(), spec.Name, fresh, shared); err != nil {
@@ -81,6 +85,7 @@ and a copy that is shared again is removed with its data. That holds as long as 
 	c.Flags().StringSliceVar(&fresh, "fresh", nil, "`names` of dependencies of which the running environment is to have a copy of its own")
 	c.Flags().StringSliceVar(&shared, "shared", nil, "`names` of dependencies that are to be staging's again: their copies go, with their data")
 	c.Flags().BoolVar(&asJSON, "json", false, "one JSON object with dependencies, notes and problems")
+	c.Flags().BoolVar(&observed, "observed", false, "list what the service in the running environment was seen to call, in place of what it depends on")
 	c.AddCommand(newDepsReset(stdout))
 	return c
 }

@@ -29,6 +29,8 @@ func (s *Supervisor) Outbound(ctx context.Context, o api.Outbound) (api.Outbound
 	case <-ctx.Done():
 		return api.Outbound{}, ctx.Err()
 	}
+	s.outbound.Lock() // what is kept is what holds
+	defer s.outbound.Unlock()
 	now, err := s.calls.Set(o)
 	if err != nil {
 		return api.Outbound{}, err

@@ -76,6 +76,8 @@ type Supervisor struct {
 
 	last *api.Manifest // what the folder says was running when this supervisor came
 
+	outbound sync.Mutex // one change of what is granted at a time
+
 	turn turn // one swap, attachment or recovery at a time; guards nothing that mu does not
 
 	mu       sync.Mutex

@@ -1,0 +1,206 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"html"
+	"io"
+	"net/http"
+	"net/http/cookiejar"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"fairlead.dev/api"
+)
+
+// register puts files into the registry that a machine has where none is set.
+func (p *place) register(t testing.TB, dir string, files map[string]string) {
+	t.Helper()
+	var r struct{ Remote string }
+	if err := json.Unmarshal([]byte(p.m.ok(t, dir, "registry", "--json")), &r); err != nil {
+		t.Fatal(err)
+	}
+	clone := filepath.Join(t.TempDir(), "clone")
+	git := func(args ...string) {
+		t.Helper()
+		cmd := exec.Command("git", append([]string{"-c", "user.name=Ann", "-c", "user.email=ann@example.com"}, args...)...)
+		cmd.Dir = clone
+		if args[0] == "clone" {
+			cmd.Dir = dir
+		}
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("git %v: %v\n%s", args, err, out)
+		}
+	}
+	git("clone", "-q", r.Remote, clone)
+	for name, text := range files {
+		write(t, filepath.Join(clone, name), text)
+	}
+	git("add", "-A")
+	git("commit", "-qm", "services")
+	git("push", "-q", "origin", "HEAD")
+}
+
+// refusedCalls are the problems of refused calls that stand for an environment.
+func (p *place) refusedCalls(t testing.TB, a *agent) []api.Problem {
+	t.Helper()
+	var out []api.Problem
+	all, err := p.client("e2e-test").Services(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range all {
+		for _, pr := range s.Problems {
+			if pr.Code == api.CodeNotGranted {
+				out = append(out, pr)
+			}
+		}
+	}
+	return out
+}
+
+// submit fills the form in as a browser would that was led to it, and returns the page that follows.
+func submit(t testing.TB, address string) string {
+	t.Helper()
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &http.Client{Jar: jar, Timeout: patience}
+	var do func(method, to string, form url.Values) (*url.URL, string)
+	do = func(method, to string, form url.Values) (*url.URL, string) {
+		t.Helper()
+		req, err := http.NewRequest(method, to, strings.NewReader(form.Encode()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if form != nil {
+			req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+			req.Header.Set("Origin", req.URL.Scheme+"://"+req.URL.Host)
+			req.Header.Set("Sec-Fetch-Site", "same-origin")
+		}
+		resp, err := c.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		if err != nil || resp.StatusCode >= 400 {
+			t.Fatalf("%s %s: %s %v\n%s", method, to, resp.Status, err, b)
+		}
+		if _, next, ok := strings.Cut(resp.Header.Get("Refresh"), "url="); ok { // so that a strict cookie is sent
+			return do("GET", resp.Request.URL.Scheme+"://"+resp.Request.URL.Host+next, nil)
+		}
+		return resp.Request.URL, string(b)
+	}
+	u, err := url.Parse(strings.TrimSpace(address))
+	if err != nil {
+		t.Fatal(err)
+	}
+	at, page := do("GET", u.String(), nil)
+	to := regexp.MustCompile(`name="to" value="([^"]*)"`).FindStringSubmatch(page)
+	if to == nil || u.Fragment == "" {
+		t.Fatalf("no sign-in at %s:\n%s", u, page)
+	}
+	at, page = do("POST", at.ResolveReference(&url.URL{Path: "/sign-in"}).String(), url.Values{"code": {u.Fragment}, "to": {html.UnescapeString(to[1])}})
+	_, page, _ = strings.Cut(page, `id="request"`) // before it is the way out
+	form := url.Values{}
+	for _, in := range regexp.MustCompile(`<input[^>]*>`).FindAllString(page, -1) {
+		attr := func(name string) string {
+			if m := regexp.MustCompile(`\b` + name + `="([^"]*)"`).FindStringSubmatch(in); m != nil {
+				return html.UnescapeString(m[1])
+			}
+			return ""
+		}
+		kind := attr("type")
+		if attr("name") != "" && (kind != "checkbox" && kind != "radio" || regexp.MustCompile(`\bchecked\b`).MatchString(in)) {
+			form.Add(attr("name"), attr("value"))
+		}
+	}
+	_, page = do("POST", at.ResolveReference(&url.URL{Path: "/request"}).String(), form)
+	return page
+}
+
+// A call that is not granted says so itself, is marked on its line, and works once the form was sent as it came: no restart,
+// and nothing to fill in.
+func TestCallDenied(t *testing.T) {
+	p := newLocal(t)
+	w := newWorkspace(t, map[string]string{
+		"orders":  "    env: {CALLS: \"{{billing}}\"}\n    dependencies: {billing: shared}\n",
+		"billing": "    name: billing\n",
+	})
+	p.register(t, w.dir, map[string]string{"services/billing.yaml": "version: 1\nname: billing\naccess: open\n"})
+	a := p.run(t, w.service("orders"))
+	body := a.says(t, `"title":"The call is not authorized"`, "orders may not call GET /alone of billing yet")
+	link := regexp.MustCompile(`"link":"(http://127\.0\.0\.1:[0-9]+/request\?[^"]*)"`).FindStringSubmatch(body)
+	if link == nil {
+		t.Fatalf("no link: %s", body)
+	}
+	denied := time.Now()
+	var pr api.Problem
+	eventually(t, "the problem on its line", func() error {
+		all := p.refusedCalls(t, a)
+		if len(all) != 1 || all[0].Line == 0 {
+			return fmt.Errorf("%+v", all)
+		}
+		pr = all[0]
+		return nil
+	})
+	t.Logf("on its line after %s", time.Since(denied).Round(time.Millisecond))
+	src, err := os.ReadFile(pr.File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if line := strings.Split(string(src), "\n")[pr.Line-1]; !strings.Contains(line, `http.Get("http://" + addr + "/alone")`) || pr.Call == nil || pr.Call.Method != "GET /alone" || !strings.HasPrefix(link[1], pr.Link) {
+		t.Errorf("%+v is at %q, and the error has the link %s", pr, line, link[1])
+	}
+	observed := p.m.ok(t, w.service("orders"), "deps", "--observed")
+	if !regexp.MustCompile(`billing +http +GET /alone +[0-9]+ +denied`).MatchString(observed) {
+		t.Errorf("observed:\n%s", observed)
+	}
+	pid := process(t, body, "orders")
+	// The link alone gives nothing away.
+	if resp, err := http.Get(link[1]); err != nil || resp.StatusCode != http.StatusUnauthorized {
+		t.Errorf("the link without a sign-in: %v %v", resp, err)
+	}
+	page := submit(t, p.m.ok(t, w.service("orders"), "access"))
+	granted := time.Now()
+	if !strings.Contains(page, "GET /alone") {
+		t.Errorf("the page that follows:\n%s", page)
+	}
+	if now := process(t, a.says(t, "billing v1"), "orders"); now != pid {
+		t.Errorf("process %s was restarted as %s", pid, now)
+	}
+	t.Logf("the call works after %s", time.Since(granted).Round(time.Millisecond))
+	eventually(t, "no problem", func() error {
+		if all := p.refusedCalls(t, a); len(all) > 0 {
+			return fmt.Errorf("%+v", all)
+		}
+		return nil
+	})
+	var r struct {
+		Services []struct {
+			Name  string
+			Calls []struct {
+				Service string
+				Methods []string
+			}
+		}
+	}
+	if err := json.Unmarshal([]byte(p.m.ok(t, w.dir, "registry", "--json")), &r); err != nil {
+		t.Fatal(err)
+	}
+	found := false
+	for _, s := range r.Services {
+		found = found || s.Name == "orders" && len(s.Calls) == 1 && s.Calls[0].Service == "billing" && strings.Join(s.Calls[0].Methods, " ") == "GET /alone"
+	}
+	if !found {
+		t.Errorf("the registry: %+v", r.Services)
+	}
+}
