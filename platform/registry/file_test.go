@@ -154,6 +154,7 @@ func TestRender(t *testing.T) {
 		{"not indented", head + "calls:\n- service: r\n  methods: [\"*\"]\n# end\n", head + "calls:\n- service: r\n  methods: [\"*\"]\n" + entry + "# end\n"},
 		{"another method", head + "calls:\n  - methods:\n    - /b.B/X\n\n    service: b\n    reason: old\n  - service: c\n    methods: [\"*\"]\n", head + "calls:\n  - methods:\n    - /b.B/X\n    - /b.B/C\n\n    service: b\n    reason: old\n  - service: c\n    methods: [\"*\"]\n"},
 		{"in brackets", "# Ours.\nversion: 1\nname: a # the name\ncalls:\n  - service: b # it\n    methods: [/b.B/X]\n    reason: old\n", "# Ours.\nversion: 1\nname: a # the name\ncalls:\n  - service: b # it\n    methods: [/b.B/X, /b.B/C]\n    reason: old\n"},
+		{"a reason that was missing", "version: 1\nname: a\ncalls:\n  - service: b # it\n    methods:\n      - /b.B/X\n", "version: 1\nname: a\ncalls:\n  - service: b # it\n    methods:\n      - /b.B/X\n      - /b.B/C\n    reason: 'why: because'\n"},
 		{"an empty list", "version: 1\nname: a\ncalls: [] # none yet\n", "version: 1\nname: a\ncalls: # none yet\n" + indent([]byte(entry), 2)},
 		{"nothing after calls", "version: 1\nname: a\ncalls: # none yet\nteam: t\n", "version: 1\nname: a\ncalls: # none yet\n" + indent([]byte(entry), 2) + "team: t\n"},
 		{"all in braces", "{version: 1, name: a} # x\n", "{version: 1, name: a, calls: [{service: b, methods: [/b.B/C], reason: 'why: because'}]} # x\n"},

@@ -167,14 +167,25 @@ func (r *Registry) Last() *Snapshot {
 // Snapshot asks the remote, and returns what the registry says now. Where the remote is away, it is the last that is known here, if
 // there is one, together with the problem.
 func (r *Registry) Snapshot(ctx context.Context) (*Snapshot, error) {
-	t, err := r.tip(ctx, "")
-	if err == nil {
-		return r.at(ctx, t)
+	for try := 0; ; try++ {
+		t, err := r.tip(ctx, "")
+		if err != nil {
+			if last := r.Last(); last != nil {
+				return last, err
+			}
+			return r.cached(ctx), err
+		}
+		s, err := r.at(ctx, t)
+		switch {
+		case !errors.Is(err, errMoved):
+			return s, err
+		case try == 5:
+			return s, &api.Problem{Code: "registry-busy", Message: "the registry's branch is replaced faster than it can be read", Hint: "see who pushes to it with --force"}
+		}
+		if err := pause(ctx, try); err != nil {
+			return s, err
+		}
 	}
-	if last := r.Last(); last != nil {
-		return last, err
-	}
-	return r.cached(ctx), err
 }
 
 // cached is what was fetched by an earlier process, or nil. Its own failure is of no interest: the remote's is told.
@@ -257,8 +268,13 @@ func (r *Registry) have(ctx context.Context, rev, branch, as string) error {
 		if err == nil || strings.Contains(err.Error(), lockedRef) {
 			return err
 		}
-		_, err = r.git.network(ctx, "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--", r.git.remote, "+refs/heads/"+branch+":"+as)
-		return err
+		if _, err = r.git.network(ctx, "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--", r.git.remote, "+refs/heads/"+branch+":"+as); err != nil {
+			return err
+		}
+		if _, err := r.git.run(ctx, nil, nil, "cat-file", "-e", rev+"^{commit}"); err != nil {
+			return errMoved // somebody has replaced the branch since it was asked for
+		}
+		return nil
 	})
 }
 

@@ -152,7 +152,7 @@ func TestEmbedded(t *testing.T) {
 	if want := "Mira Öz <mira@example.com>, Fairlead: checkout: call billing; request-1"; log != want {
 		t.Errorf("the commit is %q, want %q", log, want)
 	}
-	if s := snapshot(t, open(t, Options{Dir: dir})); s.Revision != res.Revision || s.Grant("checkout", "billing").Environments != "fresh" {
+	if s := snapshot(t, open(t, Options{Dir: dir})); s.Revision != res.Revision || s.Grant("checkout", "billing").Environments != "fresh" || s.Grant("checkout", "billing").Reason != "because Request-Id: request-2 ---" {
 		t.Errorf("another process has %+v", s.Services["checkout"])
 	}
 
@@ -458,7 +458,7 @@ func TestRunsNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("GIT_CONFIG_GLOBAL", conf)
-	t.Setenv("GIT_DIR", "/nonexistent")
+	t.Setenv("GIT_OBJECT_DIRECTORY", filepath.Join(dir, "nowhere"))
 	r := open(t, Options{})
 	submit(t, r, ask("request-1", "checkout", "billing", "/a.B/C"))
 	if _, err := os.Stat(mark); !os.IsNotExist(err) {
