@@ -66,6 +66,7 @@ type Registry struct {
 	last     *Snapshot
 	changed  chan struct{} // closed when last is replaced
 	expected time.Time     // until when a change is expected
+	hurry    chan struct{} // closed when that is told
 
 	beforePush func() // a test's
 }
@@ -87,7 +88,7 @@ func Open(ctx context.Context, opts Options) (*Registry, error) {
 	if !filepath.IsAbs(opts.Dir) {
 		return nil, &api.Problem{Code: "registry-folder", Message: "the registry's folder is not an absolute path: " + strconv.Quote(opts.Dir), Hint: "name it from the root"}
 	}
-	r := &Registry{opts: opts, embedded: opts.Remote == "", committer: opts.Committer, submitting: make(chan struct{}, 1), changed: make(chan struct{})}
+	r := &Registry{opts: opts, embedded: opts.Remote == "", committer: opts.Committer, submitting: make(chan struct{}, 1), changed: make(chan struct{}), hurry: make(chan struct{})}
 	if r.committer == (Author{}) {
 		r.committer = Author{Name: "Fairlead", Email: "noreply@fairlead.dev"}
 	}
@@ -116,7 +117,9 @@ func Open(ctx context.Context, opts Options) (*Registry, error) {
 	if err := initBare(ctx, r.git.dir); err != nil {
 		return nil, err
 	}
-	return r, nil
+	// After thousands of changes, and not while one is made. It does that in the background; where it cannot, the clone is slower.
+	_, _ = r.git.run(ctx, nil, nil, "-c", "gc.auto=6700", "gc", "--auto", "--quiet")
+	return r, ctx.Err()
 }
 
 // initBare makes a bare repository under another name, and gives it its own when it is whole.

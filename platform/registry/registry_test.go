@@ -516,6 +516,33 @@ func TestWatch(t *testing.T) {
 	}
 }
 
+// A remote that is asked once an hour is asked at once, and on, while somebody expects a change.
+func TestExpect(t *testing.T) {
+	remote := bare(t, map[string]string{"services/a.yaml": "version: 1\nname: a\n"})
+	r, other := open(t, Options{Remote: remote, Poll: time.Hour}), open(t, Options{Remote: remote})
+	heard := make(chan string, 100)
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { r.Watch(ctx, func(s *Snapshot, _ error) { heard <- s.Revision }) })
+	defer wg.Wait()
+	defer cancel()
+	<-heard
+	for i := range 2 {
+		if i == 0 {
+			r.Expect(time.Hour)
+		}
+		want := submit(t, other, ask(fmt.Sprintf("request-%d", i), "a", "b", fmt.Sprintf("/a.B/C%d", i))).Revision
+		select {
+		case got := <-heard:
+			if got != want {
+				t.Errorf("told of %s, want %s", got, want)
+			}
+		case <-time.After(time.Minute):
+			t.Fatal("nothing was told")
+		}
+	}
+}
+
 // A remote by HTTP, as git itself serves it, with a login that git's own credential helper has.
 func TestHTTP(t *testing.T) {
 	remote := bare(t, nil)
