@@ -226,10 +226,13 @@ func TestToken(t *testing.T) {
 // A server that is no Gitea, and one that wants the token sent elsewhere.
 func TestNoGitea(t *testing.T) {
 	var leaked string
-	elsewhere := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { leaked = r.Header.Get("Authorization") }))
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { leaked += r.Header.Get("Authorization") }))
 	defer elsewhere.Close()
 	answer := func(w http.ResponseWriter, r *http.Request) {}
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { answer(w, r) }))
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		leaked += r.Header.Get("Authorization")
+		answer(w, r)
+	}))
 	for name, c := range map[string]struct {
 		answer http.HandlerFunc
 		code   string
@@ -245,7 +248,7 @@ func TestNoGitea(t *testing.T) {
 		}
 	}
 	if leaked != "" {
-		t.Errorf("the token went elsewhere: %s", leaked)
+		t.Errorf("the token went to what is no Gitea: %s", leaked)
 	}
 	srv.Close()
 	if _, err := OpenGitea(t.Context(), srv.URL+"/team/registry.git", "secret"); code(t, err) != "forge-away" || strings.Contains(err.Error(), "secret") {
