@@ -35,6 +35,7 @@ var edges = map[string][]string{
 	"debugadapter":                  {"api"},
 	"debugadapter/daptest":          {},
 	"server":                        {"api", "bridge", "server/crash", "server/journal", "syncer", "syncer/build", "syncer/watch"},
+	"server/callsite":               {"api", "syncer/build"},
 	"server/client":                 {"api"},
 	"server/crash":                  {"api"},
 	"server/dap":                    {"api", "debugadapter", "server/client"},
@@ -73,6 +74,7 @@ var homes = map[string][]string{
 	"github.com/spf13/":                       {"cmd/fairlead", "cmd/fairlead-platform"},
 	"github.com/klauspost/compress":           {"syncer/delta", "bridge/payload", "bridge/payload/gen"},
 	"go.lsp.dev/":                             {"server/lsp"},
+	"golang.org/x/tools/go/gcexportdata":      {"server/callsite"},
 	"go.yaml.in/yaml":                         {"server/settings"},
 }
 

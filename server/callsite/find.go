@@ -386,7 +386,11 @@ func wholeLine(file string, line int) (Place, bool) {
 	if line < 1 || line > len(lines) {
 		return Place{}, false
 	}
-	text := strings.TrimRight(lines[line-1], " \t\r")
+	text := lines[line-1]
+	if i := strings.LastIndex(text, "//"); i > 0 && !strings.ContainsAny(text[i:], "\"`") {
+		text = text[:i]
+	}
+	text = strings.TrimRight(text, " \t\r")
 	begin := len(text) - len(strings.TrimLeft(text, " \t"))
 	return Place{File: file, Line: line, Column: begin + 1, EndColumn: len(text) + 1, first: line, last: line}, begin < len(text)
 }
