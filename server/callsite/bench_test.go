@@ -127,6 +127,17 @@ func benchmark(b *testing.B, dir string, q Query, edited, text string) {
 			find(b, f)
 		}
 	})
+	b.Run("warmed", func(b *testing.B) {
+		for b.Loop() {
+			b.StopTimer()
+			f := finder(b, dir, cfg)
+			if err := f.Warm(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+			b.StartTimer()
+			find(b, f)
+		}
+	})
 	f := finder(b, dir, cfg)
 	before := heap()
 	find(b, f)

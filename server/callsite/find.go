@@ -129,12 +129,47 @@ func (f *Finder) Forget(ctx context.Context) error {
 	return nil
 }
 
+// Warm reads beforehand what most searches need: which packages there are, and the facts of those that make requests or import a
+// generated client. It may take seconds, and is worth them off the path of anything that waits.
+func (f *Finder) Warm(ctx context.Context) error {
+	return f.search(ctx, func() error {
+		var pkgs []*pkg
+		for _, p := range f.graph.own() {
+			if mayRequest(p, true) || slices.ContainsFunc(p.deps, func(d *pkg) bool { return len(stubsOf(d)) > 0 }) {
+				pkgs = append(pkgs, p)
+			}
+		}
+		_, err := f.factsOf(ctx, pkgs)
+		return err
+	})
+}
+
 // Find returns a result for each query, in their order. Its error is the go command's, or ctx's: source with errors is
 // searched for what can be read of it.
 func (f *Finder) Find(ctx context.Context, queries []Query) ([]Result, error) {
+	out := make([]Result, len(queries))
+	err := f.search(ctx, func() error {
+		for i, q := range queries {
+			s := search{f: f, ctx: ctx, q: q}
+			r, err := s.run()
+			if err != nil {
+				return err
+			}
+			out[i] = r
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// search takes a turn and does something with the graph as it is now.
+func (f *Finder) search(ctx context.Context, do func() error) error {
 	select {
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return ctx.Err()
 	case <-f.turn:
 	}
 	defer func() { f.turn <- struct{}{} }()
@@ -142,18 +177,9 @@ func (f *Finder) Find(ctx context.Context, queries []Query) ([]Result, error) {
 	f.syntax = map[*pkg]*parsed{}
 	defer func() { f.syntax = nil; f.shed() }()
 	if err := f.refresh(ctx); err != nil {
-		return nil, err
+		return err
 	}
-	out := make([]Result, len(queries))
-	for i, q := range queries {
-		s := search{f: f, ctx: ctx, q: q}
-		r, err := s.run()
-		if err != nil {
-			return nil, err
-		}
-		out[i] = r
-	}
-	return out, nil
+	return do()
 }
 
 // refresh takes in what changed since the last search.
@@ -412,7 +438,7 @@ func sameFile(a, b string) bool {
 
 // relate adds the callers of the function around the only site, the next place to look at.
 func (s *search) relate() error {
-	if len(s.found) != 1 || s.found[0].framed {
+	if len(s.found) != 1 || s.found[0].framed || !s.f.near(s.found[0].fn) {
 		return nil
 	}
 	a := &s.found[0]
