@@ -86,6 +86,7 @@ var homes = map[string][]string{
 	"go.yaml.in/yaml":                         {"server/settings", "platform/registry", "platform/export", "platform/endpoint"},
 	"github.com/coreos/go-oidc/":              {"platform/portal"},
 	"golang.org/x/oauth2":                     {"platform/portal"},
+	"golang.org/x/tools/go/gcexportdata":      {"server/callsite"},
 }
 
 type pkg struct {

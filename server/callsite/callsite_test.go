@@ -318,6 +318,9 @@ func Get() { http.Get("http://billing/v1/other") }
 	}
 	pkg := func(name string) *pkg { return f.graph.pkgs["example.com/app/edits/"+name] }
 
+	if err := f.Warm(t.Context()); err != nil || pkg("shop").facts == nil || pkg("base").facts != nil {
+		t.Fatalf("after warming: shop %v, base %v, %v", pkg("shop").facts, pkg("base").facts, err)
+	}
 	want("at first", charge, "shop/shop.go:11")
 	base, list := pkg("base").types, f.graph
 	if base == nil {
@@ -338,6 +341,15 @@ func Get() { http.Get("http://billing/v1/other") }
 	edit("base/base.go", "\nfunc (Inner) Charge(context.Context, any) { print() }", "")
 	edit("base/base.go", "import \"context\"", "import \"example.com/app/billingpb\"")
 	want("a type below was edited", charge, "shop/shop.go:12", "shop/shop.go:14")
+
+	list = f.graph
+	edit("base/base.go", "Inner struct{ billingpb.BillingClient }", "Inner struct{ billingpb.BillingServer }")
+	want("it was edited back, and no import with it", charge, "shop/shop.go:12")
+	edit("base/base.go", "Inner struct{ billingpb.BillingServer }", "Inner struct{ billingpb.BillingClient }")
+	want("and again", charge, "shop/shop.go:12", "shop/shop.go:14")
+	if f.graph != list {
+		t.Fatal("the packages were listed again for an edit of a type")
+	}
 
 	edit("shop/shop.go", "c.Charge(", "c.Charge((")
 	want("a syntax error", charge, "shop/shop.go:12", "shop/shop.go:14")

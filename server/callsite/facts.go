@@ -68,9 +68,10 @@ const (
 
 // assign is one value of a field or a package variable.
 type assign struct {
-	value values
-	fn    string
-	at    Place
+	value  values
+	method string // of HTTP, where the same literal says one
+	fn     string
+	at     Place
 }
 
 // maxArgs is how many arguments of a call are looked at.
@@ -311,13 +312,13 @@ func (x *extractor) walk(root ast.Node) {
 		case *ast.AssignStmt:
 			for i, l := range n.Lhs {
 				if key := x.targetKey(l); key != "" && (i == 0 || len(n.Lhs) == len(n.Rhs)) && x.textual(l) {
-					x.assign(key, n.Rhs[i], x.place(n, n))
+					x.assign(key, n.Rhs[i], "", x.place(n, n))
 				}
 			}
 		case *ast.ValueSpec:
 			for i, name := range n.Names {
 				if key := x.targetKey(name); key != "" && i < len(n.Values) && x.textual(name) {
-					x.assign(key, n.Values[i], x.place(name, name))
+					x.assign(key, n.Values[i], "", x.place(name, name))
 				}
 			}
 		case *ast.ReturnStmt:
@@ -487,6 +488,16 @@ func (x *extractor) composite(c *ast.CompositeLit) {
 		x.requestLiteral(c)
 		return
 	}
+	method := ""
+	for _, e := range c.Elts {
+		if kv, ok := e.(*ast.KeyValueExpr); ok {
+			if id, ok := kv.Key.(*ast.Ident); ok && strings.HasSuffix(id.Name, "Method") && x.textual(kv.Value) {
+				if v := x.eval(kv.Value); len(v) == 1 && len(v[0]) == 1 {
+					method = v[0][0].text
+				}
+			}
+		}
+	}
 	for i, e := range c.Elts {
 		value, name := e, ""
 		if kv, ok := e.(*ast.KeyValueExpr); ok {
@@ -501,7 +512,7 @@ func (x *extractor) composite(c *ast.CompositeLit) {
 		if owner == "" || name == "" || !x.textual(value) {
 			continue
 		}
-		x.assign(owner+"."+name, value, x.placeAround(c, e))
+		x.assign(owner+"."+name, value, method, x.placeAround(c, e))
 	}
 }
 
@@ -520,9 +531,9 @@ func (x *extractor) placeAround(c *ast.CompositeLit, field ast.Expr) Place {
 	return x.place(field, field)
 }
 
-func (x *extractor) assign(key string, e ast.Expr, at Place) {
+func (x *extractor) assign(key string, e ast.Expr, method string, at Place) {
 	if len(x.facts.assigns[key]) < 16*maxAlternatives {
-		x.facts.assigns[key] = append(x.facts.assigns[key], assign{value: x.eval(e), fn: x.fn(), at: at})
+		x.facts.assigns[key] = append(x.facts.assigns[key], assign{value: x.eval(e), method: method, fn: x.fn(), at: at})
 	}
 }
 

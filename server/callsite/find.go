@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"go/token"
 	"go/types"
+	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -24,6 +26,7 @@ const (
 	maxCallers = 200 // of one function
 	maxLevels  = 3   // how far constants are followed through parameters to callers
 	maxLift    = 4   // how far generated code is followed to who calls it
+	maxMethod  = 4096
 )
 
 // Query asks where one call is made.
@@ -126,12 +129,47 @@ func (f *Finder) Forget(ctx context.Context) error {
 	return nil
 }
 
+// Warm reads beforehand what most searches need: which packages there are, and the facts of those that make requests or import a
+// generated client. It may take seconds, and is worth them off the path of anything that waits.
+func (f *Finder) Warm(ctx context.Context) error {
+	return f.search(ctx, func() error {
+		var pkgs []*pkg
+		for _, p := range f.graph.own() {
+			if mayRequest(p, true) || slices.ContainsFunc(p.deps, func(d *pkg) bool { return len(stubsOf(d)) > 0 }) {
+				pkgs = append(pkgs, p)
+			}
+		}
+		_, err := f.factsOf(ctx, pkgs)
+		return err
+	})
+}
+
 // Find returns a result for each query, in their order. Its error is the go command's, or ctx's: source with errors is
 // searched for what can be read of it.
 func (f *Finder) Find(ctx context.Context, queries []Query) ([]Result, error) {
+	out := make([]Result, len(queries))
+	err := f.search(ctx, func() error {
+		for i, q := range queries {
+			s := search{f: f, ctx: ctx, q: q}
+			r, err := s.run()
+			if err != nil {
+				return err
+			}
+			out[i] = r
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// search takes a turn and does something with the graph as it is now.
+func (f *Finder) search(ctx context.Context, do func() error) error {
 	select {
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return ctx.Err()
 	case <-f.turn:
 	}
 	defer func() { f.turn <- struct{}{} }()
@@ -139,18 +177,9 @@ func (f *Finder) Find(ctx context.Context, queries []Query) ([]Result, error) {
 	f.syntax = map[*pkg]*parsed{}
 	defer func() { f.syntax = nil; f.shed() }()
 	if err := f.refresh(ctx); err != nil {
-		return nil, err
+		return err
 	}
-	out := make([]Result, len(queries))
-	for i, q := range queries {
-		s := search{f: f, ctx: ctx, q: q}
-		r, err := s.run()
-		if err != nil {
-			return nil, err
-		}
-		out[i] = r
-	}
-	return out, nil
+	return do()
 }
 
 // refresh takes in what changed since the last search.
@@ -237,6 +266,7 @@ type site struct {
 	penalty int  // how unlikely it is; 0 is certain
 	affine  bool // something there names the callee
 	loose   bool // a part of the path is not known there
+	framed  bool // fn is a stack's name, and no key
 }
 
 func (s *search) run() (Result, error) {
@@ -244,7 +274,7 @@ func (s *search) run() (Result, error) {
 	if !isHTTP {
 		method, path = "POST", s.q.Method
 	}
-	if !strings.HasPrefix(path, "/") {
+	if !strings.HasPrefix(path, "/") || len(s.q.Method) > maxMethod {
 		s.note("what was called is not known: %q is no method", s.q.Method)
 		return s.result()
 	}
@@ -291,6 +321,9 @@ func (s *search) result() (Result, error) {
 	})
 	s.sift()
 	s.byStack()
+	if len(s.found) == 0 || s.found[0].penalty >= penaltyGuess {
+		s.byFrame()
+	}
 	if len(s.found) == 0 {
 		return s.fallback()
 	}
@@ -299,7 +332,9 @@ func (s *search) result() (Result, error) {
 	}
 	var r Result
 	for _, a := range s.found[:min(len(s.found), MaxPlaces)] {
-		a.Func = runtimeName(a.fn, a.pkg.ImportPath, a.pkg.Name)
+		if a.Func = a.fn; !a.framed {
+			a.Func = runtimeName(a.fn, a.pkg.ImportPath, a.pkg.Name)
+		}
 		r.Places = append(r.Places, a.Place)
 	}
 	r.More = len(s.found) - len(r.Places)
@@ -351,6 +386,44 @@ func (s *search) byStack() {
 	}
 }
 
+// byFrame takes the innermost line of the user's that the stack names, where reading found none that says as much.
+func (s *search) byFrame() {
+	for _, fr := range s.q.Stack {
+		file := filepath.FromSlash(fr.File)
+		p := s.f.graph.byDir[filepath.Dir(file)]
+		if p == nil || !slices.Contains(p.Files, file) {
+			continue
+		}
+		if at, ok := wholeLine(file, fr.Line); ok {
+			at.Why = "the call's stack names this line"
+			s.found = []site{{Place: at, pkg: p, fn: fr.Func, affine: true, framed: true}}
+			return
+		}
+	}
+}
+
+// wholeLine is the place of a line's text. What is generated is nobody's line.
+func wholeLine(file string, line int) (Place, bool) {
+	src, err := os.ReadFile(file)
+	if err != nil || reGenerated.Match(src) {
+		return Place{}, false
+	}
+	lines := strings.Split(string(src), "\n")
+	if line < 1 || line > len(lines) {
+		return Place{}, false
+	}
+	text := lines[line-1]
+	if i := strings.LastIndex(text, "//"); i > 0 && !strings.ContainsAny(text[i:], "\"`") {
+		text = text[:i]
+	}
+	text = strings.TrimRight(text, " \t\r")
+	begin := len(text) - len(strings.TrimLeft(text, " \t"))
+	return Place{File: file, Line: line, Column: begin + 1, EndColumn: len(text) + 1, first: line, last: line}, begin < len(text)
+}
+
+// reGenerated is the line by which generated source says what it is (go.dev/s/generatedcode).
+var reGenerated = regexp.MustCompile(`(?m)^// Code generated .* DO NOT EDIT\.$`)
+
 // inFunc says whether a stack's frame is of the function that the site is in, or of a literal in it.
 func (a site) inFunc(fr Frame) bool {
 	name := runtimeName(a.fn, a.pkg.ImportPath, a.pkg.Name)
@@ -365,7 +438,7 @@ func sameFile(a, b string) bool {
 
 // relate adds the callers of the function around the only site, the next place to look at.
 func (s *search) relate() error {
-	if len(s.found) != 1 {
+	if len(s.found) != 1 || s.found[0].framed || !s.f.near(s.found[0].fn) {
 		return nil
 	}
 	a := &s.found[0]
@@ -378,7 +451,11 @@ func (s *search) relate() error {
 			break
 		}
 		if c.pkg.Own && c.call.fn != a.fn {
-			a.Related = append(a.Related, api.Place{File: c.call.at.File, Line: c.call.at.Line, Column: c.call.at.Column, Message: short(a.fn) + " is called here"})
+			message := short(a.fn) + " is called here"
+			if c.call.taken {
+				message = short(a.fn) + " is taken here, to be called elsewhere"
+			}
+			a.Related = append(a.Related, api.Place{File: c.call.at.File, Line: c.call.at.Line, Column: c.call.at.Column, Message: message})
 		}
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"go/token"
 	"go/types"
 	"io/fs"
 	"maps"
@@ -325,7 +326,7 @@ func (f *Finder) load(ctx context.Context) error {
 
 // forget drops all that was made of export data and of source.
 func (f *Finder) forget(g *graph) {
-	f.imported = map[string]*types.Package{}
+	f.imported, f.exportFiles = map[string]*types.Package{}, token.NewFileSet()
 	for _, p := range g.pkgs {
 		p.types, p.facts = nil, nil
 	}

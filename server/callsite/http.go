@@ -17,7 +17,7 @@ func (s *search) requests(isHTTP bool) error {
 	before := len(s.found)
 	var pkgs []*pkg
 	for _, p := range s.f.graph.own() {
-		if mayRequest(p) {
+		if mayRequest(p, isHTTP) {
 			pkgs = append(pkgs, p)
 		}
 	}
@@ -27,7 +27,7 @@ func (s *search) requests(isHTTP bool) error {
 	}
 	for i, fs := range all {
 		for _, r := range fs.requests {
-			if isHTTP && r.kind == requestInvoke {
+			if isHTTP && r.kind == requestInvoke || !isHTTP && r.kind == requestHTTP {
 				continue
 			}
 			if _, err := s.request(pkgs[i], r, 0, nil); err != nil {
@@ -35,13 +35,10 @@ func (s *search) requests(isHTTP bool) error {
 			}
 		}
 	}
-	if len(s.found) > before {
-		return nil
-	}
-	if isHTTP {
+	if len(s.found) == before && isHTTP {
 		s.note("no request is made in the source of the service's packages whose path can be read as %s", s.q.Method)
 	}
-	if len(s.found) == 0 || s.best() >= penaltyGuess {
+	if isHTTP && (len(s.found) == 0 || s.best() >= penaltyGuess) {
 		return s.constants()
 	}
 	return nil
@@ -51,10 +48,10 @@ func (s *search) best() int {
 	return slices.MinFunc(s.found, func(a, b site) int { return cmp.Compare(a.penalty, b.penalty) }).penalty
 }
 
-// mayRequest says whether a request may be made in a package.
-func mayRequest(p *pkg) bool {
+// mayRequest says whether a request may be made in a package. One of gRPC is not made by net/http alone.
+func mayRequest(p *pkg, isHTTP bool) bool {
 	for lib, words := range libraries {
-		if p.imports(lib) && slices.ContainsFunc(words, p.mentions) {
+		if (isHTTP || lib != "net/http") && p.imports(lib) && slices.ContainsFunc(words, p.mentions) {
 			return true
 		}
 	}
@@ -210,7 +207,8 @@ func (s *search) candidate(r request, k known) (c *candidate, may bool) {
 		c.affine = c.affine || s.q.names(n)
 	}
 	f, ok := matchPath(p, s.path)
-	if !ok || !f.says(p, s.path) {
+	says := f.says(p, s.path) || c.affine && len(s.path) == 0 && f.base == 0
+	if !ok || !says {
 		if ok && r.kind == requestHTTP && c.affine && len(p.segs) == 0 && (p.base || p.open) {
 			c.only, c.penalty = true, c.penalty+penaltyBase
 			return c, true
@@ -269,7 +267,7 @@ func (s *search) why(r request, c *candidate, through []string) string {
 	return what
 }
 
-// constants finds calls of other modules' functions that are given the path, as clients of other libraries are.
+// constants finds where functions and structs of other modules are given the path, as the clients of other libraries are.
 func (s *search) constants() error {
 	words := strings.Join(slices.DeleteFunc(slices.Clone(s.path), func(p string) bool { return p == "*" }), " ")
 	if words == "" {
@@ -292,20 +290,57 @@ func (s *search) constants() error {
 				continue
 			}
 			for _, arg := range c.args {
-				ks, err := s.expand(arg, 0)
+				f, ok, err := s.given(arg)
 				if err != nil {
 					return err
 				}
-				for _, k := range ks {
-					p := patternOf(k.parts)
-					if f, ok := matchPath(p, s.path); ok && f.says(p, s.path) && f.loose+f.extra == 0 && strings.Contains(allText(k.parts), "/") {
-						s.found = append(s.found, site{Place: withWhy(c.at, short(c.callee)+" is given a path that is "+s.q.Method+"'s"), pkg: pkgs[i], fn: c.fn, penalty: penaltyGuess + f.penalty()})
-					}
+				if ok {
+					s.found = append(s.found, site{Place: withWhy(c.at, short(c.callee)+" is given a path that is "+s.q.Method+"'s"), pkg: pkgs[i], fn: c.fn, penalty: penaltyGuess + f.penalty()})
+				}
+			}
+		}
+		for key, as := range fs.assigns {
+			if lib := s.f.packageOf(key); lib == nil || lib.Own || lib.Standard {
+				continue
+			}
+			for _, a := range as {
+				if a.method != "" && !strings.EqualFold(a.method, s.method) {
+					continue
+				}
+				f, ok, err := s.given(a.value)
+				if err != nil {
+					return err
+				}
+				if !ok {
+					continue
+				}
+				// A generated client tells its library so, what an operation is.
+				why, penalty := short(key)+" is a path that is "+s.q.Method+"'s", penaltyGuess+f.penalty()
+				if s.generated(pkgs[i], a.fn) {
+					err = s.lift(pkgs[i], a.fn, why, penalty, 0, nil)
+				} else {
+					s.found = append(s.found, site{Place: withWhy(a.at, why), pkg: pkgs[i], fn: a.fn, penalty: penalty})
+				}
+				if err != nil {
+					return err
 				}
 			}
 		}
 	}
 	return nil
+}
+
+// given says whether a string is the path, or the end of it.
+func (s *search) given(v values) (fit, bool, error) {
+	ks, err := s.expand(v, 0)
+	for _, k := range ks {
+		p := patternOf(k.parts)
+		p.base = p.host == "" // the library may have been told a base long before
+		if f, ok := matchPath(p, s.path); ok && f.says(p, s.path) && f.loose+f.extra == 0 && strings.Contains(allText(k.parts), "/") {
+			return f, true, err
+		}
+	}
+	return fit{}, false, err
 }
 
 // otherMethod says whether a function is named after another method of HTTP.

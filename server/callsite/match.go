@@ -74,6 +74,11 @@ func patternOf(v value) pattern {
 	}
 	p.segs = strings.Split(s, "/")
 	p.segs = slices.DeleteFunc(p.segs, func(s string) bool { return s == "" })
+	for i, s := range p.segs {
+		if s[0] == '{' && s[len(s)-1] == '}' { // as in OpenAPI: a generated client puts the identifier in
+			p.segs[i] = string(wildSegment)
+		}
+	}
 	if n := len(p.segs); n > 0 {
 		if last := p.segs[n-1]; last[len(last)-1] == wildAny && len(last) > 1 {
 			p.open = true
@@ -229,6 +234,12 @@ func loopback(name string) bool {
 // names says whether a variable's, a field's or a parameter's name is made of the callee's: BILLING_URL, billingAddr.
 func (q *Query) names(name string) bool {
 	n, c := plain(name), plain(q.Callee)
+	for _, suffix := range []string{"service", "server", "svc", "api"} {
+		if stem, ok := strings.CutSuffix(c, suffix); ok && len(stem) >= 4 {
+			c = stem
+			break
+		}
+	}
 	if len(c) >= 3 && strings.Contains(n, c) {
 		return true
 	}

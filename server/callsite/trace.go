@@ -89,6 +89,24 @@ func pick(out []caller, p *pkg, fs *facts, key string) []caller {
 	return out
 }
 
+// maxRelated is how many packages are read to say who else calls a function. It helps, and is not worth seconds.
+const maxRelated = 40
+
+// near says whether the callers of a function are in a few packages.
+func (f *Finder) near(key string) bool {
+	p, name := f.packageOf(key), lastName(key)
+	if p == nil || strings.Contains(key, "·") || !exported(name) {
+		return true
+	}
+	n := 0
+	for _, d := range f.graph.own() {
+		if d.mentions("." + name) {
+			n++
+		}
+	}
+	return n <= maxRelated
+}
+
 // interfaceCallers returns the calls through interfaces that declare a method of this name and signature. They stand in
 // packages that reach all whose types are in the signature.
 func (f *Finder) interfaceCallers(ctx context.Context, name string, sig signature, ok func(*call) bool) ([]caller, error) {

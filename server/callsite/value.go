@@ -374,7 +374,7 @@ func (x *extractor) result(c *ast.CallExpr) values {
 		return arg(0)
 	case "strings.TrimLeft", "strings.TrimPrefix":
 		return trimLeft(arg(0))
-	case "strings.TrimSpace", "strings.Clone", "strings.ToLower", "net/url.Parse", "net/url.ParseRequestURI":
+	case "strings.TrimSpace", "strings.Clone", "strings.Replace", "strings.ReplaceAll", "strings.ToLower", "net/url.Parse", "net/url.ParseRequestURI":
 		return arg(0)
 	case "(*net/url.URL).String":
 		return recv()
