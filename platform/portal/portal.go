@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -101,6 +102,12 @@ func New(o Options) (*Portal, error) {
 	}
 	if o.Local != nil && !loopback(u.Hostname()) {
 		return nil, &api.Problem{Code: "bad-portal-url", Message: "only a portal on this machine may have a local user", Hint: "set up OIDC; docs/portal.md says how"}
+	}
+	for _, a := range o.FrameAncestors {
+		// It goes into a header, whose words mean something.
+		if u, err := url.Parse(a); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || a != u.Scheme+"://"+u.Host || strings.ContainsAny(a, " ;,*'\"") {
+			return nil, &api.Problem{Code: "bad-origin", Message: fmt.Sprintf("%q is no origin whose pages may frame the portal", a), Hint: "write scheme, host and port, as https://code.example.com"}
+		}
 	}
 	if o.Registry == nil {
 		return nil, errors.New("a portal needs a registry")

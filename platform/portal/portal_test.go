@@ -368,6 +368,12 @@ func TestFaults(t *testing.T) {
 	if n := s.reg.changes(); n != 0 {
 		t.Errorf("%d changes were made", n)
 	}
+	// What was called stays in sight when its tick is taken away.
+	f := fields(s.send("GET", link, nil, nil).body)
+	f.Del("method")
+	if a := s.send("POST", "/request", f, nil); !strings.Contains(a.body, "<h2>What it called</h2>") || len(fields(a.body)["method"]) != 0 {
+		t.Errorf("%d %s", a.status, a.body)
+	}
 }
 
 // The same form twice is one change; another content, or another form, is another one.

@@ -315,6 +315,8 @@ func TestOptions(t *testing.T) {
 		"a local user, afar":    {URL: "https://portal.example.com", Local: &user, Registry: shop()},
 		"nobody":                {URL: "http://127.0.0.1:1", Registry: shop()},
 		"both":                  {URL: "http://127.0.0.1:1", Local: &user, OIDC: oidc, Registry: shop()},
+		"any page's frame":      {URL: "http://127.0.0.1:1", Local: &user, Registry: shop(), FrameAncestors: []string{"https://*"}},
+		"a header's word":       {URL: "http://127.0.0.1:1", Local: &user, Registry: shop(), FrameAncestors: []string{"https://a.example; script-src *"}},
 		"no registry":           {URL: "http://127.0.0.1:1", Local: &user},
 		"an issuer by http":     {URL: "https://portal.example.com", OIDC: &OIDC{Issuer: "http://id.example.com", ClientID: "portal"}, Registry: shop()},
 		"a provider, no client": {URL: "https://portal.example.com", OIDC: &OIDC{Issuer: "https://id.example.com"}, Registry: shop()},
