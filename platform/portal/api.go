@@ -195,6 +195,11 @@ func (p *Portal) apiGrants(w http.ResponseWriter, r *http.Request, _ registry.Au
 		p.answer(w, http.StatusOK, grants(snap, caller))
 		return
 	}
+	if !enter(p.streams) {
+		p.busy(w, r)
+		return
+	}
+	defer leave(p.streams)
 	p.stream(w, r, caller)
 }
 

@@ -83,18 +83,34 @@ func (p *Portal) guard(next http.Handler) http.Handler {
 				return
 			}
 		}
-		select {
-		case slots <- struct{}{}:
-			defer func() { <-slots }()
-		default:
-			h.Set("Retry-After", "1")
-			p.refuse(w, r, http.StatusServiceUnavailable, &api.Problem{Code: "busy", Message: "too many requests at once", Hint: "try again in a moment"})
-			return
+		// Streams last, and have slots of their own: they must not keep pages out.
+		if r.URL.Path != "/v1/grants" {
+			if !enter(slots) {
+				p.busy(w, r)
+				return
+			}
+			defer leave(slots)
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(30 * time.Second)) // a recorder in a test has none
 		next.ServeHTTP(w, r)
 	})
+}
+
+func enter(slots chan struct{}) bool {
+	select {
+	case slots <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+func leave(slots chan struct{}) { <-slots }
+
+func (p *Portal) busy(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Retry-After", "1")
+	p.refuse(w, r, http.StatusServiceUnavailable, &api.Problem{Code: "busy", Message: "too many requests at once", Hint: "try again in a moment"})
 }
 
 // equal compares secrets in a time that does not tell where they differ. Nothing equals an empty one.

@@ -78,6 +78,7 @@ type Portal struct {
 	logins   logins
 	provider *provider
 	handler  http.Handler
+	streams  chan struct{}
 
 	mu      sync.Mutex
 	latest  *registry.Snapshot // as Run was told
@@ -119,7 +120,7 @@ func New(o Options) (*Portal, error) {
 		o.Now = time.Now
 	}
 	u.Path = ""
-	p := &Portal{o: o, url: u, now: o.Now, log: o.Logger, results: map[string]outcome{}, changed: make(chan struct{})}
+	p := &Portal{o: o, url: u, now: o.Now, log: o.Logger, results: map[string]outcome{}, changed: make(chan struct{}), streams: make(chan struct{}, maxStreams)}
 	p.hosts = hostsOf(u)
 	if o.OIDC != nil {
 		if p.provider, err = newProvider(*o.OIDC, p.url.String()); err != nil {
@@ -171,6 +172,7 @@ const (
 	maxHeader   = 64 << 10
 	maxBody     = 256 << 10
 	maxInFlight = 256
+	maxStreams  = 2000
 )
 
 // Serve listens and runs until the context ends; conf is nil without TLS.

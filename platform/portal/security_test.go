@@ -277,6 +277,21 @@ func TestFollowedFromElsewhere(t *testing.T) {
 	}
 }
 
+// A stream too many is refused, and pages are there all the same.
+func TestBusy(t *testing.T) {
+	s := newSite(t, shop(), nil)
+	for range maxStreams {
+		s.p.streams <- struct{}{}
+	}
+	read := http.Header{"Authorization": {"Bearer read-token"}, "Accept": {"text/event-stream"}}
+	if a := s.send("GET", "/v1/grants?caller=checkout", nil, read); a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") != "1" || !strings.Contains(a.body, `"code":"busy"`) {
+		t.Errorf("%d %v %s", a.status, a.header, a.body)
+	}
+	if a := s.send("GET", link, nil, nil); a.status != http.StatusOK {
+		t.Errorf("a page: %d", a.status)
+	}
+}
+
 func TestLimits(t *testing.T) {
 	s := newSite(t, shop(), nil)
 	f := fields(s.send("GET", link, nil, nil).body)

@@ -1,6 +1,7 @@
 // The portal in a real browser: without JavaScript, by the keyboard alone, in both colour schemes, and read by axe.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
+import { createHmac } from 'node:crypto';
 import fs from 'node:fs';
 import http from 'node:http';
 import { createRequire } from 'node:module';
@@ -52,6 +53,17 @@ function registry(m) {
 }
 
 onMachine('the portal', 'portal', async (m, step, t) => {
+	const messages = [];
+	const receiver = http.createServer(async (req, res) => {
+		let body = '';
+		for await (const part of req) body += part;
+		messages.push({ body, id: req.headers['fairlead-id'], time: req.headers['fairlead-timestamp'], signature: req.headers['fairlead-signature'] });
+		res.end();
+	});
+	await new Promise((done) => receiver.listen(0, '127.0.0.1', done));
+	m.cleanup(() => receiver.close());
+	files['teams/payments.yaml'] += `notify:\n  - {webhook: "http://127.0.0.1:${receiver.address().port}/", secret: payments-hook}\n`;
+	m.env.FAIRLEAD_SECRET_PAYMENTS_HOOK = 's3cret';
 	const bare = registry(m);
 	// What starts browsers here is a script that writes down what it was given.
 	fs.mkdirSync(m.path('bin'));
@@ -138,6 +150,10 @@ onMachine('the portal', 'portal', async (m, step, t) => {
 		const log = execFileSync('git', ['-C', bare, 'log', '-1', '--format=%an <%ae>%n%B', 'main'], { env: m.env, encoding: 'utf8' });
 		assert.match(log, /^Mira <mira@example.com>\ncheckout: call billing\n[^]*Method: \/billing\.v1\.Billing\/Charge\nMethod: \/billing\.v1\.Billing\/Refund\n/);
 		await read(page, 'result');
+		const told = await eventually('the callee\'s team hears of it', () => messages[0]);
+		assert.equal(told.signature, `v1=${createHmac('sha256', 's3cret').update(`${told.id}.${told.time}.${told.body}`).digest('hex')}`);
+		assert.deepEqual(JSON.parse(told.body).methods, ['/billing.v1.Billing/Charge', '/billing.v1.Billing/Refund']);
+		assert.equal(JSON.parse(told.body).link, page.url());
 	});
 
 	await step('every other page', async () => {
