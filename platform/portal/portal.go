@@ -79,6 +79,7 @@ type Portal struct {
 	provider *provider
 	handler  http.Handler
 	streams  chan struct{}
+	beat     time.Duration // how often a stream that has nothing to say shows that it is there
 
 	mu      sync.Mutex
 	latest  *registry.Snapshot // as Run was told
@@ -120,7 +121,7 @@ func New(o Options) (*Portal, error) {
 		o.Now = time.Now
 	}
 	u.Path = ""
-	p := &Portal{o: o, url: u, now: o.Now, log: o.Logger, results: map[string]outcome{}, changed: make(chan struct{}), streams: make(chan struct{}, maxStreams)}
+	p := &Portal{o: o, url: u, now: o.Now, log: o.Logger, results: map[string]outcome{}, changed: make(chan struct{}), streams: make(chan struct{}, maxStreams), beat: 15 * time.Second}
 	p.hosts = hostsOf(u)
 	if o.OIDC != nil {
 		if p.provider, err = newProvider(*o.OIDC, p.url.String()); err != nil {
