@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"fairlead.dev/api"
 	"fairlead.dev/platform/registry"
@@ -94,11 +95,6 @@ func TestGitea(t *testing.T) {
 	if want := g.URL + "/mira/registry/pulls/1"; first.Review != want {
 		t.Errorf("the link is %s, want %s", first.Review, want)
 	}
-	res, err := http.Get(g.URL + "/mira")
-	if err != nil {
-		t.Fatal(err)
-	}
-	res.Body.Close()
 
 	// A second press is the same review, and so is the first one again.
 	if second := submit("request-2", "checkout", "/b.B/Refund"); second.Review != first.Review || pulls(1)[0].Head.SHA != second.Revision {
@@ -110,6 +106,7 @@ func TestGitea(t *testing.T) {
 
 	// Merged as one new commit: in force, and the next request is a review of its own.
 	g.API(t, token, http.MethodPatch, "/repos/mira/registry/pulls/1", map[string]string{"title": "checkout: call billing"}, nil)
+	mergeable(t, g, token, "/repos/mira/registry/pulls/1")
 	g.API(t, token, http.MethodPost, "/repos/mira/registry/pulls/1/merge", map[string]any{"Do": "squash", "merge_message_field": "charged"}, nil)
 	s, err := r.Snapshot(t.Context())
 	if err != nil {
@@ -148,6 +145,24 @@ func TestGitea(t *testing.T) {
 	}
 	if code(t, err) != "forge-refused" {
 		t.Errorf("a wrong token: %v", err)
+	}
+}
+
+// mergeable waits until Gitea has looked for conflicts, which it does behind each push.
+func mergeable(t *testing.T, g *gitea.Server, token, path string) {
+	t.Helper()
+	deadline := time.After(2 * time.Minute)
+	for tick := time.NewTicker(100 * time.Millisecond); ; {
+		var p struct{ Mergeable bool }
+		if g.API(t, token, http.MethodGet, path, nil, &p); p.Mergeable {
+			tick.Stop()
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatal("Gitea does not say that it can be merged")
+		}
 	}
 }
 

@@ -2,6 +2,8 @@ package registry
 
 import (
 	"fmt"
+	"os"
+	"path"
 	"reflect"
 	"strings"
 	"testing"
@@ -154,6 +156,7 @@ func TestRender(t *testing.T) {
 		{"not indented", head + "calls:\n- service: r\n  methods: [\"*\"]\n# end\n", head + "calls:\n- service: r\n  methods: [\"*\"]\n" + entry + "# end\n"},
 		{"another method", head + "calls:\n  - methods:\n    - /b.B/X\n\n    service: b\n    reason: old\n  - service: c\n    methods: [\"*\"]\n", head + "calls:\n  - methods:\n    - /b.B/X\n    - /b.B/C\n\n    service: b\n    reason: old\n  - service: c\n    methods: [\"*\"]\n"},
 		{"in brackets", "# Ours.\nversion: 1\nname: a # the name\ncalls:\n  - service: b # it\n    methods: [/b.B/X]\n    reason: old\n", "# Ours.\nversion: 1\nname: a # the name\ncalls:\n  - service: b # it\n    methods: [/b.B/X, /b.B/C]\n    reason: old\n"},
+		{"a reason that was missing", "version: 1\nname: a\ncalls:\n  - service: b # it\n    methods:\n      - /b.B/X\n", "version: 1\nname: a\ncalls:\n  - service: b # it\n    methods:\n      - /b.B/X\n      - /b.B/C\n    reason: 'why: because'\n"},
 		{"an empty list", "version: 1\nname: a\ncalls: [] # none yet\n", "version: 1\nname: a\ncalls: # none yet\n" + indent([]byte(entry), 2)},
 		{"nothing after calls", "version: 1\nname: a\ncalls: # none yet\nteam: t\n", "version: 1\nname: a\ncalls: # none yet\n" + indent([]byte(entry), 2) + "team: t\n"},
 		{"all in braces", "{version: 1, name: a} # x\n", "{version: 1, name: a, calls: [{service: b, methods: [/b.B/C], reason: 'why: because'}]} # x\n"},
@@ -196,6 +199,52 @@ func TestMethods(t *testing.T) {
 	}
 	if wrong, _ := CheckMethod("*"); wrong == "" {
 		t.Error("* is no method of an endpoint")
+	}
+}
+
+// The documentation's examples are right, and have every key.
+func TestDocumentation(t *testing.T) {
+	text, err := os.ReadFile("../../docs/registry.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		head string
+		read func(file, name string, content []byte) []*api.Problem
+		keys []reflect.Type
+	}{
+		{"services/checkout.yaml", func(f, n string, b []byte) []*api.Problem { _, p := parseService(f, n, b); return p }, []reflect.Type{reflect.TypeFor[Service](), reflect.TypeFor[Endpoint](), reflect.TypeFor[Grant]()}},
+		{"teams/shop.yaml", func(f, n string, b []byte) []*api.Problem { _, p := parseTeam(f, n, b); return p }, []reflect.Type{reflect.TypeFor[Team](), reflect.TypeFor[Notify]()}},
+	} {
+		_, rest, found := strings.Cut(string(text), "```yaml\n# "+c.head+"\n")
+		example, _, ended := strings.Cut(rest, "```")
+		if !found || !ended {
+			t.Fatalf("no example of %s", c.head)
+		}
+		if problems := c.read(c.head, strings.TrimSuffix(path.Base(c.head), ".yaml"), []byte(example)); len(problems) > 0 {
+			t.Errorf("%s: %v", c.head, problems[0])
+		}
+		for _, typ := range c.keys {
+			for i := range typ.NumField() {
+				key, _, _ := strings.Cut(typ.Field(i).Tag.Get("yaml"), ",")
+				if !strings.Contains(example, key+":") {
+					t.Errorf("%s has no %s of %s", c.head, key, typ.Name())
+				}
+			}
+		}
+	}
+}
+
+func TestCompareLink(t *testing.T) {
+	for remote, want := range map[string]string{
+		"https://github.com/team/registry.git": "https://github.com/team/registry/compare/main...fairlead/a-b-1",
+		"git@github.com:team/registry.git":     "https://github.com/team/registry/compare/main...fairlead/a-b-1",
+		"ssh://git@gitlab.com/t/s/r.git":       "https://gitlab.com/t/s/r/-/merge_requests/new?merge_request%5Bsource_branch%5D=fairlead%2Fa-b-1&merge_request%5Btarget_branch%5D=main",
+		"https://git.example.com/t/r.git":      "", "/srv/registry.git": "", "https://github.com.evil.example/t/r": "",
+	} {
+		if got := compareLink(remote, "main", "fairlead/a-b-1"); got != want {
+			t.Errorf("%s: %s, want %s", remote, got, want)
+		}
 	}
 }
 

@@ -66,6 +66,7 @@ type Registry struct {
 	last     *Snapshot
 	changed  chan struct{} // closed when last is replaced
 	expected time.Time     // until when a change is expected
+	hurry    chan struct{} // closed when that is told
 
 	beforePush func() // a test's
 }
@@ -87,7 +88,7 @@ func Open(ctx context.Context, opts Options) (*Registry, error) {
 	if !filepath.IsAbs(opts.Dir) {
 		return nil, &api.Problem{Code: "registry-folder", Message: "the registry's folder is not an absolute path: " + strconv.Quote(opts.Dir), Hint: "name it from the root"}
 	}
-	r := &Registry{opts: opts, embedded: opts.Remote == "", committer: opts.Committer, submitting: make(chan struct{}, 1), changed: make(chan struct{})}
+	r := &Registry{opts: opts, embedded: opts.Remote == "", committer: opts.Committer, submitting: make(chan struct{}, 1), changed: make(chan struct{}), hurry: make(chan struct{})}
 	if r.committer == (Author{}) {
 		r.committer = Author{Name: "Fairlead", Email: "noreply@fairlead.dev"}
 	}
@@ -116,7 +117,9 @@ func Open(ctx context.Context, opts Options) (*Registry, error) {
 	if err := initBare(ctx, r.git.dir); err != nil {
 		return nil, err
 	}
-	return r, nil
+	// After thousands of changes, and not while one is made. It does that in the background; where it cannot, the clone is slower.
+	_, _ = r.git.run(ctx, nil, nil, "-c", "gc.auto=6700", "gc", "--auto", "--quiet")
+	return r, ctx.Err()
 }
 
 // initBare makes a bare repository under another name, and gives it its own when it is whole.
@@ -167,14 +170,25 @@ func (r *Registry) Last() *Snapshot {
 // Snapshot asks the remote, and returns what the registry says now. Where the remote is away, it is the last that is known here, if
 // there is one, together with the problem.
 func (r *Registry) Snapshot(ctx context.Context) (*Snapshot, error) {
-	t, err := r.tip(ctx, "")
-	if err == nil {
-		return r.at(ctx, t)
+	for try := 0; ; try++ {
+		t, err := r.tip(ctx, "")
+		if err != nil {
+			if last := r.Last(); last != nil {
+				return last, err
+			}
+			return r.cached(ctx), err
+		}
+		s, err := r.at(ctx, t)
+		switch {
+		case !errors.Is(err, errMoved):
+			return s, err
+		case try == 5:
+			return s, &api.Problem{Code: "registry-busy", Message: "the registry's branch is replaced faster than it can be read", Hint: "see who pushes to it with --force"}
+		}
+		if err := pause(ctx, try); err != nil {
+			return s, err
+		}
 	}
-	if last := r.Last(); last != nil {
-		return last, err
-	}
-	return r.cached(ctx), err
 }
 
 // cached is what was fetched by an earlier process, or nil. Its own failure is of no interest: the remote's is told.
@@ -257,8 +271,13 @@ func (r *Registry) have(ctx context.Context, rev, branch, as string) error {
 		if err == nil || strings.Contains(err.Error(), lockedRef) {
 			return err
 		}
-		_, err = r.git.network(ctx, "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--", r.git.remote, "+refs/heads/"+branch+":"+as)
-		return err
+		if _, err = r.git.network(ctx, "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--", r.git.remote, "+refs/heads/"+branch+":"+as); err != nil {
+			return err
+		}
+		if _, err := r.git.run(ctx, nil, nil, "cat-file", "-e", rev+"^{commit}"); err != nil {
+			return errMoved // somebody has replaced the branch since it was asked for
+		}
+		return nil
 	})
 }
 

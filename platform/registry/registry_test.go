@@ -152,7 +152,7 @@ func TestEmbedded(t *testing.T) {
 	if want := "Mira Öz <mira@example.com>, Fairlead: checkout: call billing; request-1"; log != want {
 		t.Errorf("the commit is %q, want %q", log, want)
 	}
-	if s := snapshot(t, open(t, Options{Dir: dir})); s.Revision != res.Revision || s.Grant("checkout", "billing").Environments != "fresh" {
+	if s := snapshot(t, open(t, Options{Dir: dir})); s.Revision != res.Revision || s.Grant("checkout", "billing").Environments != "fresh" || s.Grant("checkout", "billing").Reason != "because Request-Id: request-2 ---" {
 		t.Errorf("another process has %+v", s.Services["checkout"])
 	}
 
@@ -458,7 +458,7 @@ func TestRunsNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("GIT_CONFIG_GLOBAL", conf)
-	t.Setenv("GIT_DIR", "/nonexistent")
+	t.Setenv("GIT_OBJECT_DIRECTORY", filepath.Join(dir, "nowhere"))
 	r := open(t, Options{})
 	submit(t, r, ask("request-1", "checkout", "billing", "/a.B/C"))
 	if _, err := os.Stat(mark); !os.IsNotExist(err) {
@@ -513,6 +513,33 @@ func TestWatch(t *testing.T) {
 	}
 	if got := next("a remote that is back", rev); got.err != nil {
 		t.Errorf("told %v", got.err)
+	}
+}
+
+// A remote that is asked once an hour is asked at once, and on, while somebody expects a change.
+func TestExpect(t *testing.T) {
+	remote := bare(t, map[string]string{"services/a.yaml": "version: 1\nname: a\n"})
+	r, other := open(t, Options{Remote: remote, Poll: time.Hour}), open(t, Options{Remote: remote})
+	heard := make(chan string, 100)
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { r.Watch(ctx, func(s *Snapshot, _ error) { heard <- s.Revision }) })
+	defer wg.Wait()
+	defer cancel()
+	<-heard
+	for i := range 2 {
+		if i == 0 {
+			r.Expect(time.Hour)
+		}
+		want := submit(t, other, ask(fmt.Sprintf("request-%d", i), "a", "b", fmt.Sprintf("/a.B/C%d", i))).Revision
+		select {
+		case got := <-heard:
+			if got != want {
+				t.Errorf("told of %s, want %s", got, want)
+			}
+		case <-time.After(time.Minute):
+			t.Fatal("nothing was told")
+		}
 	}
 }
 

@@ -19,6 +19,8 @@ func (r *Registry) Expect(d time.Duration) {
 	defer r.mu.Unlock()
 	if until := time.Now().Add(d); until.After(r.expected) {
 		r.expected = until
+		close(r.hurry)
+		r.hurry = make(chan struct{})
 	}
 }
 
@@ -35,7 +37,7 @@ func (r *Registry) Watch(ctx context.Context, notify func(*Snapshot, error)) {
 	first := true
 	for ctx.Err() == nil {
 		r.mu.Lock()
-		s, changed, expected := r.last, r.changed, time.Now().Before(r.expected)
+		s, changed, hurry, expected := r.last, r.changed, r.hurry, time.Now().Before(r.expected)
 		r.mu.Unlock()
 		var err error
 		// The refs' files are looked at before git is asked, so that what is pushed in between is another next time.
@@ -76,6 +78,7 @@ func (r *Registry) Watch(ctx context.Context, notify func(*Snapshot, error)) {
 		t := time.NewTimer(wait)
 		select {
 		case <-changed:
+		case <-hurry:
 		case <-t.C:
 		case <-ctx.Done():
 		}

@@ -27,8 +27,8 @@ type Server struct {
 	URL   string // without a slash at its end
 	Token string // of the administrator
 
-	exe, home string
-	as        *syscall.Credential
+	exe, home, user string
+	as              *syscall.Credential
 }
 
 // Admin is the administrator's name.
@@ -79,6 +79,7 @@ func Start(t testing.TB) *Server {
 			t.Fatal(err)
 		}
 	}
+	s.user = name
 	port := freeport.Get(t)
 	s.URL = "http://127.0.0.1:" + port
 	ini := fmt.Sprintf(`APP_NAME = Test
@@ -169,7 +170,7 @@ DEFAULT_BRANCH = main
 func (s *Server) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, s.exe, append(args, "--config", filepath.Join(s.home, "app.ini"), "--work-path", s.home)...)
 	cmd.Dir = s.home
-	cmd.Env = []string{"HOME=" + s.home, "PATH=" + os.Getenv("PATH"), "USER=nobody"}
+	cmd.Env = []string{"HOME=" + s.home, "PATH=" + os.Getenv("PATH"), "USER=" + s.user}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: s.as}
 	return cmd
 }

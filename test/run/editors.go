@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// packages are the Debian packages of the editors' tests and of the dependencies' images, each with what it is known by.
+// packages are the Debian packages of the editors' tests, of the dependencies' images and of Gitea's SQLite, each with what it is known by.
 // Emacs's LSP client is looked for by its folder, as Debian puts it outside of Emacs's own. Redis comes from redis-tools, which
 // has the server under another name and, unlike redis-server, starts nothing here; neither does MariaDB's core.
 var packages = []struct{ tool, name string }{
@@ -25,6 +25,8 @@ var packages = []struct{ tool, name string }{
 	{"emacs", "emacs-nox"},
 	{"/usr/share/emacs/site-lisp/elpa-src/eglot-*", "elpa-eglot"},
 	{"git", "git"},
+	{"gcc", "gcc"},
+	{"/usr/include/stdio.h", "libc6-dev"},
 	{"redis-check-rdb", "redis-tools"},
 	{"/usr/lib/postgresql/*/bin/postgres", "postgresql"},
 	{"/usr/sbin/mariadbd", "mariadb-server-core"},
