@@ -25,6 +25,11 @@ func loopback(host string) bool {
 // rebinding) sends its own name.
 func hostsOf(u *url.URL) map[string]bool {
 	hosts := map[string]bool{strings.ToLower(u.Host): true}
+	if port := map[string]string{"https": "443", "http": "80"}[u.Scheme]; u.Port() == "" {
+		hosts[strings.ToLower(net.JoinHostPort(u.Hostname(), port))] = true // some clients say it
+	} else if u.Port() == port {
+		hosts[strings.ToLower(u.Hostname())] = true // browsers do not
+	}
 	if loopback(u.Hostname()) {
 		for _, h := range []string{"127.0.0.1", "localhost", "::1"} {
 			if u.Port() == "" {

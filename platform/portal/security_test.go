@@ -114,6 +114,20 @@ func TestHost(t *testing.T) {
 	}
 }
 
+// A default port may be said, or not.
+func TestDefaultPort(t *testing.T) {
+	for address, want := range map[string]string{"https://Portal.example.com": "portal.example.com:443", "https://portal.example.com:443": "portal.example.com", "https://portal.example.com:8443": "portal.example.com:8443"} {
+		u, err := url.Parse(address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		hosts := hostsOf(u)
+		if !hosts[want] || !hosts[strings.ToLower(u.Host)] || hosts["portal.example.com:80"] || len(hosts) > 2 {
+			t.Errorf("%s is reached as %v", address, hosts)
+		}
+	}
+}
+
 func TestFraming(t *testing.T) {
 	for _, c := range []struct {
 		name     string
