@@ -6,10 +6,9 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
+	"os"
 	"path/filepath"
 	"sync"
-
-	"os"
 
 	"fairlead.dev/api"
 	"fairlead.dev/platform/endpoint"
@@ -82,7 +81,7 @@ func (fs *forms) serve(reg *registry.Registry) (*portal.Portal, error) {
 	if err != nil {
 		return nil, &api.Problem{Code: "portal-listen", Message: "listen: " + err.Error(), Hint: "close what uses up this machine's ports"}
 	}
-	p, box, err := localPortal(fs.ctx, fs.f, reg, ln, fs.log)
+	p, box, err := localPortal(fs.ctx, fs.f, reg, ln, nil, fs.log)
 	if err != nil {
 		ln.Close()
 		return nil, err
@@ -96,8 +95,8 @@ func (fs *forms) serve(reg *registry.Registry) (*portal.Portal, error) {
 	return p, nil
 }
 
-// localPortal is a portal for the user of this machine, and the outbox of its messages. Both are still to be run.
-func localPortal(ctx context.Context, f folders, reg *registry.Registry, ln net.Listener, log *slog.Logger) (*portal.Portal, *notify.Box, error) {
+// localPortal is a portal for the user of this machine, which ancestors may frame, and the outbox of its messages. Both are still to be run.
+func localPortal(ctx context.Context, f folders, reg *registry.Registry, ln net.Listener, ancestors []string, log *slog.Logger) (*portal.Portal, *notify.Box, error) {
 	author, err := localUser(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -106,7 +105,7 @@ func localPortal(ctx context.Context, f folders, reg *registry.Registry, ln net.
 	if err != nil {
 		return nil, nil, err
 	}
-	p, err := portal.New(portal.Options{URL: "http://" + ln.Addr().String(), Registry: reg, Local: &author, Frames: true, Logger: log,
+	p, err := portal.New(portal.Options{URL: "http://" + ln.Addr().String(), Registry: reg, Local: &author, Frames: true, FrameAncestors: ancestors, Logger: log,
 		Endpoints: (&endpoint.Finder{Logger: log}).Of,
 		Changed: func(_ context.Context, c portal.Change) error {
 			return box.Tell(notify.Of(c.Request, c.Result, c.Link), notify.Targets(c.Teams...)...)

@@ -24,6 +24,7 @@ import (
 func newPortal(stdout, stderr io.Writer) *cobra.Command {
 	var at, listen string
 	var print bool
+	var ancestors []string
 	c := &cobra.Command{
 		Use:   "portal [PATH]",
 		Short: "Open the portal: who may call what, and the form that asks for it",
@@ -37,16 +38,17 @@ A team's own portal is fairlead-platform portal; docs/portal.md has both.`,
 			if len(args) > 1 || len(args) == 1 && !strings.HasPrefix(args[0], "/") {
 				return &usageError{errors.New("portal takes one path, as /services/billing")}
 			}
-			return runPortal(c.Context(), stdout, stderr, at, listen, cmp.Or(strings.Join(args, ""), "/"), print)
+			return runPortal(c.Context(), stdout, stderr, at, listen, cmp.Or(strings.Join(args, ""), "/"), print, ancestors)
 		},
 	}
 	c.Flags().StringVar(&at, "at", "", "`URL` or path of the registry, in place of the one that fairlead.yaml names")
 	c.Flags().StringVar(&listen, "listen", "127.0.0.1:0", "loopback `ADDRESS` to listen on; port 0 takes a free one")
 	c.Flags().BoolVar(&print, "print", false, "print the address and a code to sign in with, and open no browser")
+	c.Flags().StringArrayVar(&ancestors, "frame-ancestor", nil, "`ORIGIN` whose pages may frame the portal, for an editor that runs in a browser, as https://code.example.com")
 	return c
 }
 
-func runPortal(ctx context.Context, stdout, stderr io.Writer, at, listen, path string, print bool) error {
+func runPortal(ctx context.Context, stdout, stderr io.Writer, at, listen, path string, print bool, ancestors []string) error {
 	host, _, err := net.SplitHostPort(listen)
 	if ip := net.ParseIP(host); err != nil || host != "localhost" && (ip == nil || !ip.IsLoopback()) {
 		return &usageError{fmt.Errorf("--listen: %q is no address of this machine alone, as 127.0.0.1:0", listen)}
@@ -65,7 +67,7 @@ func runPortal(ctx context.Context, stdout, stderr io.Writer, at, listen, path s
 		return &api.Problem{Code: "portal-listen", Message: "listen: " + err.Error(), Hint: "give another --listen, or none"}
 	}
 	defer ln.Close()
-	p, box, err := localPortal(ctx, f, reg, ln, log)
+	p, box, err := localPortal(ctx, f, reg, ln, ancestors, log)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package endpoint
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -147,7 +148,10 @@ func (f *Finder) Of(ctx context.Context, s registry.Service) []Endpoint {
 	k, ok := f.kept[s.Name]
 	f.mu.Unlock()
 	if !ok || !time.Now().Before(k.until) {
-		k = kept{f.find(ctx, s.Name), time.Now().Add(max(f.Keep, time.Minute))}
+		k = kept{f.find(ctx, s.Name), time.Now().Add(cmp.Or(f.Keep, time.Minute))}
+		if ctx.Err() != nil { // who asked went away, so this is not all
+			return Merge(OfFile(s), k.endpoints)
+		}
 		f.mu.Lock()
 		if f.kept == nil || len(f.kept) > maxServices {
 			f.kept = map[string]kept{}

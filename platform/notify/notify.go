@@ -141,6 +141,9 @@ type Author struct {
 func Of(q registry.Request, r registry.Result, link string) Change {
 	c := Change{ID: q.ID, Kind: "granted", Caller: q.Caller, Callee: q.Callee, Methods: r.Changed, Reason: q.Reason, Environments: cmp.Or(q.Environments, "shared"), Author: Author(q.Author),
 		Why: r.Why, Revision: r.Revision, Review: r.Review, Link: link, Time: r.Time.UTC()}
+	if len(c.Methods) == 0 { // how environments have it is all that is new
+		c.Methods = q.Methods
+	}
 	if !r.Granted {
 		c.Kind = "review"
 	}

@@ -359,6 +359,9 @@ func TestTargets(t *testing.T) {
 		t.Error(d)
 	}
 	c := Of(registry.Request{ID: "i", Caller: "a", Callee: "b", Author: registry.Author{Name: "M", Email: "m@example.com"}}, registry.Result{Review: "https://git/1", Changed: []string{"*"}}, "l")
+	if env := Of(registry.Request{Methods: []string{"GET /a"}, Environments: "fresh"}, registry.Result{Granted: true}, ""); len(env.Methods) != 1 || env.Environments != "fresh" {
+		t.Errorf("%+v", env)
+	}
 	if c.Kind != "review" || c.Environments != "shared" || c.Author.Email != "m@example.com" || len(c.Methods) != 1 {
 		t.Errorf("%+v", c)
 	}

@@ -195,18 +195,20 @@ func (p *Portal) apiGrants(w http.ResponseWriter, r *http.Request, _ registry.Au
 		p.answer(w, http.StatusOK, grants(snap, caller))
 		return
 	}
+	if !enter(p.streams) {
+		p.busy(w, r)
+		return
+	}
+	defer leave(p.streams)
 	p.stream(w, r, caller)
 }
-
-// beat is how often a stream that has nothing to say shows that it is there.
-const beat = 15 * time.Second
 
 func (p *Portal) stream(w http.ResponseWriter, r *http.Request, caller string) {
 	rc := http.NewResponseController(w)
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("X-Accel-Buffering", "no") // a proxy that collects an answer would hold it back
 	last := ""
-	tick := time.NewTicker(beat)
+	tick := time.NewTicker(p.beat)
 	defer tick.Stop()
 	for {
 		changed := p.whenChanged() // before the snapshot is taken, so that none is missed

@@ -55,11 +55,12 @@ type ask struct {
 	Methods        []string
 	Reason         string
 	Environments   string
-	Environment    string // where it was seen; told, and not decided by
-	Nonce          string // of this form
-	Base           base   // what it was made from
-	Other          string // what was typed in place of a tick
-	Dropped        int    // methods of a link that are none
+	Environment    string   // where it was seen; told, and not decided by
+	Nonce          string   // of this form
+	Base           base     // what it was made from
+	Hit            []string // methods that a link named: they stay in sight when they are not ticked
+	Other          string   // what was typed in place of a tick
+	Dropped        int      // methods of a link that are none
 }
 
 // fromLink reads a link. It gives no right, and what is wrong in it is left out and said.
@@ -81,6 +82,7 @@ func fromLink(q url.Values) (ask, error) {
 			a.Methods = append(a.Methods, m)
 		}
 	}
+	a.Hit = a.Methods
 	if a.Environments != fresh {
 		a.Environments = "" // what is granted already decides
 	}
@@ -130,6 +132,11 @@ func fromForm(f url.Values) (ask, []fault) {
 	}
 	if a.Caller == a.Callee && a.Caller != "" {
 		faults = append(faults, fault{"callee", "A service may call itself: nothing needs to be asked."})
+	}
+	for _, m := range f["hit"] {
+		if validMethod(m) && len(a.Hit) < maxMethods {
+			a.Hit = append(a.Hit, m)
+		}
 	}
 	methods := f["method"]
 	for m := range strings.SplitSeq(f.Get("other"), "\n") {
@@ -299,16 +306,21 @@ func (p *Portal) rows(ctx context.Context, callee registry.Service, a ask, grant
 			if validMethod(s.Method) {
 				r := add(s.Method, "", "seen")
 				r.Count, seen[s.Method] = s.Count, true
-				r.Ticked = r.Ticked || !r.Granted && (s.Verdict == api.CallDenied || s.Verdict == api.CallWarned)
+				r.Ticked = r.Ticked || a.Nonce == "" && !r.Granted && (s.Verdict == api.CallDenied || s.Verdict == api.CallWarned)
 			}
 		}
 	}
-	for _, method := range a.Methods {
-		if method == "*" {
-			continue
+	for _, method := range a.Hit {
+		if method != "*" {
+			add(method, "", "")
+			seen[method] = true
 		}
-		r := add(method, "", "")
-		r.Ticked, seen[method] = !r.Granted, true
+	}
+	for _, method := range a.Methods {
+		if method != "*" {
+			r := add(method, "", "")
+			r.Ticked = !r.Granted
+		}
 	}
 	for _, method := range slices.Sorted(maps.Keys(m)) {
 		if seen[method] {

@@ -25,6 +25,11 @@ func loopback(host string) bool {
 // rebinding) sends its own name.
 func hostsOf(u *url.URL) map[string]bool {
 	hosts := map[string]bool{strings.ToLower(u.Host): true}
+	if port := map[string]string{"https": "443", "http": "80"}[u.Scheme]; u.Port() == "" {
+		hosts[strings.ToLower(net.JoinHostPort(u.Hostname(), port))] = true // some clients say it
+	} else if u.Port() == port {
+		hosts[strings.ToLower(u.Hostname())] = true // browsers do not
+	}
 	if loopback(u.Hostname()) {
 		for _, h := range []string{"127.0.0.1", "localhost", "::1"} {
 			if u.Port() == "" {
@@ -83,18 +88,34 @@ func (p *Portal) guard(next http.Handler) http.Handler {
 				return
 			}
 		}
-		select {
-		case slots <- struct{}{}:
-			defer func() { <-slots }()
-		default:
-			h.Set("Retry-After", "1")
-			p.refuse(w, r, http.StatusServiceUnavailable, &api.Problem{Code: "busy", Message: "too many requests at once", Hint: "try again in a moment"})
-			return
+		// Streams last, and have slots of their own: they must not keep pages out.
+		if r.URL.Path != "/v1/grants" {
+			if !enter(slots) {
+				p.busy(w, r)
+				return
+			}
+			defer leave(slots)
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(30 * time.Second)) // a recorder in a test has none
 		next.ServeHTTP(w, r)
 	})
+}
+
+func enter(slots chan struct{}) bool {
+	select {
+	case slots <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+func leave(slots chan struct{}) { <-slots }
+
+func (p *Portal) busy(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Retry-After", "1")
+	p.refuse(w, r, http.StatusServiceUnavailable, &api.Problem{Code: "busy", Message: "too many requests at once", Hint: "try again in a moment"})
 }
 
 // equal compares secrets in a time that does not tell where they differ. Nothing equals an empty one.

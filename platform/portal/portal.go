@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -77,6 +78,8 @@ type Portal struct {
 	logins   logins
 	provider *provider
 	handler  http.Handler
+	streams  chan struct{}
+	beat     time.Duration // how often a stream that has nothing to say shows that it is there
 
 	mu      sync.Mutex
 	latest  *registry.Snapshot // as Run was told
@@ -102,6 +105,12 @@ func New(o Options) (*Portal, error) {
 	if o.Local != nil && !loopback(u.Hostname()) {
 		return nil, &api.Problem{Code: "bad-portal-url", Message: "only a portal on this machine may have a local user", Hint: "set up OIDC; docs/portal.md says how"}
 	}
+	for _, a := range o.FrameAncestors {
+		// It goes into a header, whose words mean something.
+		if u, err := url.Parse(a); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || a != u.Scheme+"://"+u.Host || strings.ContainsAny(a, " ;,*'\"") {
+			return nil, &api.Problem{Code: "bad-origin", Message: fmt.Sprintf("%q is no origin whose pages may frame the portal", a), Hint: "write scheme, host and port, as https://code.example.com"}
+		}
+	}
 	if o.Registry == nil {
 		return nil, errors.New("a portal needs a registry")
 	}
@@ -112,7 +121,7 @@ func New(o Options) (*Portal, error) {
 		o.Now = time.Now
 	}
 	u.Path = ""
-	p := &Portal{o: o, url: u, now: o.Now, log: o.Logger, results: map[string]outcome{}, changed: make(chan struct{})}
+	p := &Portal{o: o, url: u, now: o.Now, log: o.Logger, results: map[string]outcome{}, changed: make(chan struct{}), streams: make(chan struct{}, maxStreams), beat: 15 * time.Second}
 	p.hosts = hostsOf(u)
 	if o.OIDC != nil {
 		if p.provider, err = newProvider(*o.OIDC, p.url.String()); err != nil {
@@ -164,6 +173,7 @@ const (
 	maxHeader   = 64 << 10
 	maxBody     = 256 << 10
 	maxInFlight = 256
+	maxStreams  = 2000
 )
 
 // Serve listens and runs until the context ends; conf is nil without TLS.

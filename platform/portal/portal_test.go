@@ -149,6 +149,7 @@ func newSite(t *testing.T, reg *memory, with func(*Options)) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
+	p.beat = time.Hour // or it would wake a stream that nothing else wakes
 	ts.Config.Handler = p.Handler()
 	ts.Start()
 	t.Cleanup(ts.Close)
@@ -368,6 +369,12 @@ func TestFaults(t *testing.T) {
 	if n := s.reg.changes(); n != 0 {
 		t.Errorf("%d changes were made", n)
 	}
+	// What was called stays in sight when its tick is taken away.
+	f := fields(s.send("GET", link, nil, nil).body)
+	f.Del("method")
+	if a := s.send("POST", "/request", f, nil); !strings.Contains(a.body, "<h2>What it called</h2>") || len(fields(a.body)["method"]) != 0 {
+		t.Errorf("%d %s", a.status, a.body)
+	}
 }
 
 // The same form twice is one change; another content, or another form, is another one.
@@ -392,6 +399,34 @@ func TestDoubleSubmit(t *testing.T) {
 	}
 	if g := s.reg.snap.Grant("checkout", "billing"); s.reg.changes() != 2 || g == nil {
 		t.Error("what was changed and sent again is lost")
+	}
+}
+
+// Somebody else's form of the same number is not mine, and neither is another content.
+func TestRequestID(t *testing.T) {
+	a := ask{Caller: "checkout", Callee: "billing", Methods: []string{"GET /b", "GET /a"}, Environments: shared, Nonce: "the-form-1"}
+	ids := map[string]string{a.request(user).ID: "the form"}
+	again := a
+	again.Methods, again.Base = []string{"GET /a", "GET /b"}, base{Revision: "another"}
+	if ids[again.request(user).ID] == "" {
+		t.Error("the same in another order is another request")
+	}
+	for name, b := range map[string]ask{
+		"number":    {Caller: "checkout", Callee: "billing", Methods: a.Methods, Environments: shared, Nonce: "the-form-2"},
+		"caller":    {Caller: "basket", Callee: "billing", Methods: a.Methods, Environments: shared, Nonce: a.Nonce},
+		"callee":    {Caller: "checkout", Callee: "ledger", Methods: a.Methods, Environments: shared, Nonce: a.Nonce},
+		"methods":   {Caller: "checkout", Callee: "billing", Methods: []string{"GET /a"}, Environments: shared, Nonce: a.Nonce},
+		"treatment": {Caller: "checkout", Callee: "billing", Methods: a.Methods, Environments: fresh, Nonce: a.Nonce},
+		"reason":    {Caller: "checkout", Callee: "billing", Methods: a.Methods, Environments: shared, Nonce: a.Nonce, Reason: "why"},
+	} {
+		id := b.request(user).ID
+		if ids[id] != "" {
+			t.Errorf("another %s has the ID of another %s", name, ids[id])
+		}
+		ids[id] = name
+	}
+	if ids[a.request(registry.Author{Name: "Jo", Email: "jo@example.com"}).ID] != "" {
+		t.Error("another author has the same ID")
 	}
 }
 

@@ -132,7 +132,7 @@ func TestCommit(t *testing.T) {
 	// What the form had is gone.
 	f = fields(s.send("GET", "/request?caller=checkout&callee=billing&method=GET+/v1/invoices/*", nil, nil).body)
 	push(map[string]string{"services/billing.yaml": "version: 1\nname: billing\nteam: payments\nendpoints:\n  - method: /billing.v1.Billing/Charge\n"})
-	if a := s.send("POST", "/request", f, nil); a.status != http.StatusConflict || !strings.Contains(a.body, "billing no longer has GET /v1/invoices/*") {
+	if a := s.send("POST", "/request", f, nil); a.status != http.StatusConflict || !strings.Contains(a.body, "billing no longer has GET /v1/invoices/*") || fields(a.body) == nil {
 		t.Errorf("an endpoint that is gone: %d %s", a.status, a.body)
 	}
 }

@@ -114,6 +114,20 @@ func TestHost(t *testing.T) {
 	}
 }
 
+// A default port may be said, or not.
+func TestDefaultPort(t *testing.T) {
+	for address, want := range map[string]string{"https://Portal.example.com": "portal.example.com:443", "https://portal.example.com:443": "portal.example.com", "https://portal.example.com:8443": "portal.example.com:8443"} {
+		u, err := url.Parse(address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		hosts := hostsOf(u)
+		if !hosts[want] || !hosts[strings.ToLower(u.Host)] || hosts["portal.example.com:80"] || len(hosts) > 2 {
+			t.Errorf("%s is reached as %v", address, hosts)
+		}
+	}
+}
+
 func TestFraming(t *testing.T) {
 	for _, c := range []struct {
 		name     string
@@ -283,6 +297,21 @@ func TestFollowedFromElsewhere(t *testing.T) {
 	}
 }
 
+// A stream too many is refused, and pages are there all the same.
+func TestBusy(t *testing.T) {
+	s := newSite(t, shop(), nil)
+	for range maxStreams {
+		s.p.streams <- struct{}{}
+	}
+	read := http.Header{"Authorization": {"Bearer read-token"}, "Accept": {"text/event-stream"}}
+	if a := s.send("GET", "/v1/grants?caller=checkout", nil, read); a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") != "1" || !strings.Contains(a.body, `"code":"busy"`) {
+		t.Errorf("%d %v %s", a.status, a.header, a.body)
+	}
+	if a := s.send("GET", link, nil, nil); a.status != http.StatusOK {
+		t.Errorf("a page: %d", a.status)
+	}
+}
+
 func TestLimits(t *testing.T) {
 	s := newSite(t, shop(), nil)
 	f := fields(s.send("GET", link, nil, nil).body)
@@ -321,6 +350,8 @@ func TestOptions(t *testing.T) {
 		"a local user, afar":    {URL: "https://portal.example.com", Local: &user, Registry: shop()},
 		"nobody":                {URL: "http://127.0.0.1:1", Registry: shop()},
 		"both":                  {URL: "http://127.0.0.1:1", Local: &user, OIDC: oidc, Registry: shop()},
+		"any page's frame":      {URL: "http://127.0.0.1:1", Local: &user, Registry: shop(), FrameAncestors: []string{"https://*"}},
+		"a header's word":       {URL: "http://127.0.0.1:1", Local: &user, Registry: shop(), FrameAncestors: []string{"https://a.example; script-src *"}},
 		"no registry":           {URL: "http://127.0.0.1:1", Local: &user},
 		"an issuer by http":     {URL: "https://portal.example.com", OIDC: &OIDC{Issuer: "http://id.example.com", ClientID: "portal"}, Registry: shop()},
 		"a provider, no client": {URL: "https://portal.example.com", OIDC: &OIDC{Issuer: "https://id.example.com"}, Registry: shop()},
