@@ -11,7 +11,7 @@ import {
 } from 'vscode-languageclient/node';
 import { Duplicates } from './duplicates';
 import { accessMethod, servicesMethod, toAccess, toServices, type Access, type Options, type Services } from './protocol';
-import { short, type Client as ClientState } from './text';
+import { isWeb, short, type Client as ClientState } from './text';
 
 const none: Services = { agent: { connected: false }, services: [] };
 
@@ -191,7 +191,17 @@ export class Client implements vscode.Disposable {
           return { action: CloseAction.DoNotRestart, handled: true };
         },
       },
-      middleware: { handleDiagnostics: this.duplicates.handle },
+      middleware: {
+        handleDiagnostics: this.duplicates.handle,
+        window: {
+          // A page that is no file is shown beside the code where the server does not want it outside.
+          showDocument: async (params, token, next) => {
+            if (params.external || !isWeb(params.uri)) return next(params, token);
+            await vscode.commands.executeCommand('simpleBrowser.api.open', vscode.Uri.parse(params.uri, true), { viewColumn: vscode.ViewColumn.Beside, preserveFocus: false });
+            return { success: true };
+          },
+        },
+      },
     };
     const client = new Quiet('fairlead', 'Fairlead', serve, settings);
     this.client = client;
@@ -267,6 +277,8 @@ export function options(): Options {
     on: c.get('on', ''),
     codeLens: c.get('codeLens', true),
     trusted: vscode.workspace.isTrusted,
+    // In a browser the editor's own pages have an address that any site could have, and the portal lets nobody frame it.
+    beside: vscode.env.uiKind === vscode.UIKind.Desktop,
   };
 }
 

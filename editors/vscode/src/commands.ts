@@ -67,6 +67,8 @@ export class Commands {
       add('fairlead.makeFresh', (a) => this.dependency(a, 'fresh')),
       add('fairlead.makeShared', (a) => this.dependency(a, 'shared')),
       vscode.window.registerUriHandler({ handleUri: (uri) => this.link(uri).catch((err: unknown) => this.failed(err)) }),
+      // Its argument is a code action's, or none: then the server takes what stands refused.
+      add('fairlead.requestAccess', (_, raw) => this.client.execute('fairlead.requestAccess', typeof raw === 'object' && raw !== null && 'callee' in raw ? raw : {})),
       add('fairlead.keep', (a) => this.keep(a)),
       add('fairlead.open', (a) => this.forService(a, 'fairlead.open', 'Open which service in the browser?', (s) => !!s.url)),
       add('fairlead.cancel', (a) => this.cancel(a)),

@@ -99,6 +99,7 @@ export interface Options {
   on: string;
   codeLens: boolean;
   trusted: boolean;
+  beside: boolean;
 }
 
 export const servicesMethod = 'fairlead/services';
