@@ -41,15 +41,23 @@ func OpenGitea(ctx context.Context, remote, token string) (*Gitea, error) {
 	if token, err = checkToken(token, "the caller"); err != nil {
 		return nil, err
 	}
-	g := &Gitea{place: p, token: token, client: &http.Client{Timeout: 30 * time.Second,
+	g := &Gitea{place: p, client: &http.Client{Timeout: 30 * time.Second,
 		// The token goes to the forge that was named, and nowhere that it names.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
 	var v struct {
 		Version string `json:"version"`
 	}
-	if status, err := g.call(ctx, http.MethodGet, p.base+"/api/v1/version", nil, &v); err != nil {
+	// Without the token at first: what is no Gitea is not given it.
+	status, err := g.call(ctx, http.MethodGet, p.base+"/api/v1/version", nil, &v)
+	if g.token = token; status == http.StatusUnauthorized || status == http.StatusForbidden {
+		status, err = g.call(ctx, http.MethodGet, p.base+"/api/v1/version", nil, &v)
+	}
+	switch {
+	case err != nil:
 		return nil, err
-	} else if status != http.StatusOK || v.Version == "" {
+	case status == http.StatusUnauthorized || status == http.StatusForbidden:
+		return nil, g.refused("ask for its version", status, "")
+	case status != http.StatusOK || v.Version == "":
 		return nil, &api.Problem{Code: "forge-unknown", Message: p.base + " is not a Gitea or a Forgejo", Hint: "without a forge that is known, a review is a branch: unset " + TokenVariable}
 	}
 	g.version = v.Version

@@ -96,6 +96,7 @@ OFFLINE_MODE = true
 DISABLE_SSH = true
 [database]
 DB_TYPE = sqlite3
+SQLITE_TIMEOUT = 60000
 PATH = %s
 [security]
 INSTALL_LOCK = true
