@@ -15,6 +15,7 @@ import (
 	"net/mail"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -40,6 +41,13 @@ type letter struct {
 	text string
 	tls  bool
 	user string
+}
+
+// seen is what came so far.
+func (s *mailServer) seen() []letter {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.got)
 }
 
 func (s *mailServer) NewSession(c *smtp.Conn) (smtp.Session, error) {
@@ -161,10 +169,11 @@ func TestMail(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.round(t.Context())
-	if len(s.got) != 1 {
-		t.Fatalf("%d came, the outbox has %v", len(s.got), inStates(b))
+	all := s.seen()
+	if len(all) != 1 {
+		t.Fatalf("%d came, the outbox has %v", len(all), inStates(b))
 	}
-	got := s.got[0]
+	got := all[0]
 	if !got.tls || got.user != "fairlead" || got.from != "fairlead@example.com" || !cmp.Equal(got.to, []string{"checkout@example.com"}) {
 		t.Errorf("%+v", got)
 	}
@@ -229,8 +238,8 @@ func TestMailDelivery(t *testing.T) {
 			for range 3 {
 				b.round(t.Context())
 			}
-			if len(s.got) != c.got || !cmp.Equal(inStates(b), map[string]int{c.in: 1}) {
-				t.Errorf("%d came, the outbox has %v; want %d in %s", len(s.got), inStates(b), c.got, c.in)
+			if got := s.seen(); len(got) != c.got || !cmp.Equal(inStates(b), map[string]int{c.in: 1}) {
+				t.Errorf("%d came, the outbox has %v; want %d in %s", len(got), inStates(b), c.got, c.in)
 			}
 		})
 	}

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -67,7 +68,14 @@ func newReceiver(t *testing.T, answers ...int) *receiver {
 	return r
 }
 
-// states are how many messages are in each folder.
+// seen is what came so far.
+func (r *receiver) seen() ([]*http.Request, []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.got), slices.Clone(r.bodies)
+}
+
+// inStates is how many messages are in each folder.
 func inStates(b *Box) map[string]int {
 	n := map[string]int{}
 	for _, s := range states {
@@ -120,14 +128,15 @@ func TestDelivery(t *testing.T) {
 				t.Fatal(err)
 			}
 			b.round(t.Context())
-			if len(r.got) != c.got || !cmp.Equal(inStates(b), map[string]int{c.in: 1}) {
-				t.Errorf("%d came, and the outbox has %v; want %d in %s", len(r.got), inStates(b), c.got, c.in)
+			got, bodies := r.seen()
+			if len(got) != c.got || !cmp.Equal(inStates(b), map[string]int{c.in: 1}) {
+				t.Errorf("%d came, and the outbox has %v; want %d in %s", len(got), inStates(b), c.got, c.in)
 			}
 			ids := map[string]bool{}
-			for i, q := range r.got {
+			for i, q := range got {
 				if c.target.Kind == "webhook" {
 					ids[q.Header.Get("Fairlead-Id")] = true
-					if want := Sign("s3cret", q.Header.Get("Fairlead-Id"), q.Header.Get("Fairlead-Timestamp"), []byte(r.bodies[i])); q.Header.Get("Fairlead-Signature") != want {
+					if want := Sign("s3cret", q.Header.Get("Fairlead-Id"), q.Header.Get("Fairlead-Timestamp"), []byte(bodies[i])); q.Header.Get("Fairlead-Signature") != want {
 						t.Errorf("signed %q, want %q", q.Header.Get("Fairlead-Signature"), want)
 					}
 				}
@@ -254,8 +263,8 @@ func TestShared(t *testing.T) {
 		wg.Go(func() { b.round(t.Context()) })
 	}
 	wg.Wait()
-	if len(r.got) != 20 || !cmp.Equal(inStates(boxes[0]), map[string]int{sent: 20}) {
-		t.Errorf("%d came, and the outbox has %v", len(r.got), inStates(boxes[0]))
+	if got, _ := r.seen(); len(got) != 20 || !cmp.Equal(inStates(boxes[0]), map[string]int{sent: 20}) {
+		t.Errorf("%d came, and the outbox has %v", len(got), inStates(boxes[0]))
 	}
 }
 
@@ -335,15 +344,16 @@ func TestWebhookFormat(t *testing.T) {
 	}
 	b.round(t.Context())
 	const want = `{"id":"0123456789ab","kind":"granted","caller":"checkout","callee":"billing","methods":["/billing.v1.Billing/Charge","GET /v1/invoices/*"],"reason":"orders are charged at once","environments":"shared","author":{"name":"Mira","email":"mira@example.com"},"why":"billing is open to everyone","revision":"6b1f","link":"https://portal.example.com/requests/0123456789ab","time":"2026-11-26T12:00:00Z"}`
-	if len(r.bodies) != 1 || r.bodies[0] != want {
-		t.Fatalf("%q", r.bodies)
+	got, bodies := r.seen()
+	if len(bodies) != 1 || bodies[0] != want {
+		t.Fatalf("%q", bodies)
 	}
-	if h := r.got[0].Header; h.Get("Fairlead-Signature") != "" || h.Get("Fairlead-Timestamp") == "" || h.Get("Content-Type") != "application/json" {
+	if h := got[0].Header; h.Get("Fairlead-Signature") != "" || h.Get("Fairlead-Timestamp") == "" || h.Get("Content-Type") != "application/json" {
 		t.Errorf("%v", h)
 	}
 	// openssl's, of the same bytes: printf '%s' ID.SECONDS.BODY | openssl dgst -sha256 -hmac s3cret
-	if got := Sign("s3cret", "id", "1700000000", []byte(`{"a":1}`)); got != opensslSignature {
-		t.Errorf("%s", got)
+	if sig := Sign("s3cret", "id", "1700000000", []byte(`{"a":1}`)); sig != opensslSignature {
+		t.Errorf("%s", sig)
 	}
 	// A cloud's metadata.
 	m := newBox(t, t.TempDir(), nil)

@@ -207,7 +207,7 @@ func TestOIDC(t *testing.T) {
 	}
 	s.cookie = done.cookies[0]
 	sent := s.send("POST", "/request", fields(s.send("GET", link, nil, nil).body), nil)
-	if page := s.send("GET", sent.header.Get("Location"), nil, nil).body; !strings.Contains(page, "Jo &lt;jo@example.com&gt;") || len(*s.told) != 1 || (*s.told)[0].Request.Author.Email != "jo@example.com" {
+	if page := s.send("GET", sent.header.Get("Location"), nil, nil).body; !strings.Contains(page, "Jo &lt;jo@example.com&gt;") || len(s.told()) != 1 || s.told()[0].Request.Author.Email != "jo@example.com" {
 		t.Errorf("the author is not who signed in: %s", page)
 	}
 	// A code of the local user, or the local agent's token, is nothing here.

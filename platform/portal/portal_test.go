@@ -103,6 +103,12 @@ func (m *memory) Submit(_ context.Context, q registry.Request) (registry.Result,
 	return r, nil
 }
 
+func (m *memory) now() *registry.Snapshot {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.snap
+}
+
 func (m *memory) changes() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -127,7 +133,7 @@ type site struct {
 	reg    *memory
 	url    string
 	cookie *http.Cookie
-	told   *[]Change
+	told   func() []Change
 }
 
 func newSite(t *testing.T, reg *memory, with func(*Options)) *site {
@@ -153,7 +159,11 @@ func newSite(t *testing.T, reg *memory, with func(*Options)) *site {
 	ts.Config.Handler = p.Handler()
 	ts.Start()
 	t.Cleanup(ts.Close)
-	s := &site{T: t, p: p, reg: reg, url: p.URL(), told: &told}
+	s := &site{T: t, p: p, reg: reg, url: p.URL(), told: func() []Change {
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.Clone(told)
+	}}
 	if o.Local != nil {
 		r := s.send("POST", "/sign-in", url.Values{"code": {p.Code()}, "to": {"/"}}, nil)
 		if r.status != http.StatusOK || len(r.cookies) != 1 {
@@ -267,12 +277,12 @@ func TestFormToGrant(t *testing.T) {
 			t.Errorf("the result does not say %q", want)
 		}
 	}
-	g := s.reg.snap.Grant("checkout", "billing")
+	g := s.reg.now().Grant("checkout", "billing")
 	if g == nil || len(g.Methods) != 3 || g.Environments != "fresh" {
 		t.Errorf("granted is %+v", g)
 	}
-	if len(*s.told) != 1 || len((*s.told)[0].Teams) != 2 || (*s.told)[0].Request.Author != user {
-		t.Errorf("told was %+v", *s.told)
+	if len(s.told()) != 1 || len(s.told()[0].Teams) != 2 || s.told()[0].Request.Author != user {
+		t.Errorf("told was %+v", s.told())
 	}
 	// What is granted is not there to tick again.
 	if f := fields(s.send("GET", link, nil, nil).body); slices.Contains(f["method"], "/billing.v1.Billing/Charge") {
@@ -334,7 +344,7 @@ func TestReview(t *testing.T) {
 			t.Errorf("the result does not say %q", want)
 		}
 	}
-	if s.reg.snap.Grant("checkout", "ledger") != nil {
+	if s.reg.now().Grant("checkout", "ledger") != nil {
 		t.Error("what is reviewed is in force")
 	}
 	s.reg.edit(func(snap *registry.Snapshot) {
@@ -397,7 +407,7 @@ func TestDoubleSubmit(t *testing.T) {
 	if l := s.send("POST", "/request", f, nil).header.Get("Location"); l == "" || l == places[0] {
 		t.Errorf("what was changed and sent again led to %q", l)
 	}
-	if g := s.reg.snap.Grant("checkout", "billing"); s.reg.changes() != 2 || g == nil {
+	if g := s.reg.now().Grant("checkout", "billing"); s.reg.changes() != 2 || g == nil {
 		t.Error("what was changed and sent again is lost")
 	}
 }

@@ -113,12 +113,12 @@ func TestCommit(t *testing.T) {
 	f = fields(s.send("GET", link, nil, nil).body)
 	f.Add("method", "/billing.v1.Billing/Charge")
 	f.Set("environments", "fresh")
-	told := len(*s.told)
-	if page := s.send("GET", s.send("POST", "/request", f, nil).header.Get("Location"), nil, nil).body; !strings.Contains(page, "<h1>Granted</h1>") || len(*s.told) != told+1 {
+	told := len(s.told())
+	if page := s.send("GET", s.send("POST", "/request", f, nil).header.Get("Location"), nil, nil).body; !strings.Contains(page, "<h1>Granted</h1>") || len(s.told()) != told+1 {
 		t.Errorf("another treatment: %s", page)
 	}
 	f.Set("nonce", "another-form")
-	if page := s.send("GET", s.send("POST", "/request", f, nil).header.Get("Location"), nil, nil).body; !strings.Contains(page, "<h1>Granted already</h1>") || len(*s.told) != told+1 {
+	if page := s.send("GET", s.send("POST", "/request", f, nil).header.Get("Location"), nil, nil).body; !strings.Contains(page, "<h1>Granted already</h1>") || len(s.told()) != told+1 {
 		t.Errorf("the same again: %s", page)
 	}
 

@@ -331,7 +331,7 @@ func TestLimits(t *testing.T) {
 		t.Errorf("many methods: %d", a.status)
 	}
 	for range maxResults + 10 {
-		s.p.do(context.Background(), s.reg.snap, ask{Caller: "checkout", Callee: "billing", Methods: []string{"*"}, Nonce: s.p.Code()}.request(user))
+		s.p.do(context.Background(), s.reg.now(), ask{Caller: "checkout", Callee: "billing", Methods: []string{"*"}, Nonce: s.p.Code()}.request(user))
 	}
 	if len(s.p.results) != maxResults || len(s.p.order) != maxResults {
 		t.Errorf("%d results are kept", len(s.p.results))
