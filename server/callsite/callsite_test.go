@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -50,15 +51,38 @@ func write(t testing.TB, dir string, files []txtar.File) {
 
 func finder(t testing.TB, dir string, cfg build.Config) *Finder {
 	t.Helper()
-	svc, err := build.Find(t.Context(), dir, build.FindOptions{Config: cfg})
+	// What build.Find would say, without some of its questions to the go command.
+	root := dir
+	for {
+		if exists(filepath.Join(root, "go.mod")) {
+			break
+		}
+		root = filepath.Dir(root)
+	}
+	mod, err := os.ReadFile(filepath.Join(root, "go.mod"))
 	if err != nil {
 		t.Fatal(err)
+	}
+	svc := build.Service{Module: strings.Fields(string(mod))[1], ModuleDir: root, Dir: dir}
+	rel, err := filepath.Rel(root, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	svc.ImportPath = path.Join(svc.Module, filepath.ToSlash(rel))
+	svc.Modules = []build.Module{{Path: svc.Module, Dir: root}}
+	if work := filepath.Join(filepath.Dir(root), "go.work"); exists(work) {
+		svc.GoWork = work
 	}
 	b, err := build.New(t.Context(), svc, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return New(b)
+}
+
+func exists(name string) bool {
+	_, err := os.Stat(name)
+	return err == nil
 }
 
 // testCase is an archive: "query NAME METHOD CALLEE", "stack NAME FUNC FILE:LINE", "tags: TAG" before the files, and in these
@@ -304,8 +328,8 @@ func Get() { http.Get("http://billing/v1/other") }
 	}
 	edit := func(name, old, new string) {
 		t.Helper()
-		path := filepath.Join(dir, filepath.FromSlash(name))
-		src, err := os.ReadFile(path)
+		file := filepath.Join(dir, filepath.FromSlash(name))
+		src, err := os.ReadFile(file)
 		if err != nil && old != "" {
 			t.Fatal(err)
 		}
@@ -314,7 +338,7 @@ func Get() { http.Get("http://billing/v1/other") }
 			t.Fatalf("%q is not in %s", old, name)
 		}
 		write(t, dir, []txtar.File{{Name: name, Data: []byte(text)}})
-		f.Invalidate([]string{path})
+		f.Invalidate([]string{file})
 	}
 	pkg := func(name string) *pkg { return f.graph.pkgs["example.com/app/edits/"+name] }
 
@@ -404,5 +428,67 @@ func TestCancel(t *testing.T) {
 	r, err := f.Find(t.Context(), q)
 	if err != nil || len(r[0].Places) != 1 {
 		t.Fatalf("after a search that was cancelled: %+v, %v", r, err)
+	}
+}
+
+// countdown is a context that is cancelled when it was asked for the n-th time.
+type countdown struct {
+	context.Context
+	n int
+}
+
+func (c *countdown) Err() error {
+	if c.n--; c.n < 0 {
+		return context.Canceled
+	}
+	return nil
+}
+
+// A search that is cancelled anywhere leaves nothing half made behind.
+func TestCancelAnywhere(t *testing.T) {
+	dir := filepath.Join(app(t), "cut")
+	write(t, dir, txtar.Parse([]byte(`
+-- main.go --
+package main
+
+import "example.com/app/cut/pay"
+
+func main() { (&pay.Shop{}).Pay() }
+-- pay/pay.go --
+package pay
+
+import "example.com/app/cut/clients"
+
+type Shop struct{ clients.Set }
+
+func (s *Shop) Pay() { s.Charge(nil, nil) }
+-- clients/clients.go --
+package clients
+
+import "example.com/app/billingpb"
+
+type Set struct{ billingpb.BillingClient }
+`)).Files)
+	f := finder(t, dir, build.Config{Target: api.Target{OS: "linux"}})
+	const charge = "/billing.v1.Billing/Charge"
+	whole := lines(t, f, dir, charge)
+	if len(whole) != 1 {
+		t.Fatalf("%v", whole)
+	}
+	for n := 0; ; n++ {
+		f.forget(f.graph)
+		_, err := f.Find(&countdown{t.Context(), n}, []Query{{Call: api.Call{Method: charge, Callee: "billing"}}})
+		if err == nil {
+			if n < 8 {
+				t.Fatalf("it was cancelled at %d places only", n)
+			}
+			break
+		}
+		if !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(whole, lines(t, f, dir, charge)); diff != "" {
+			t.Fatalf("after a search that was cancelled at its place %d (-want +got):\n%s", n, diff)
+		}
 	}
 }

@@ -316,10 +316,10 @@ func (f *Finder) check(ctx context.Context, p *pkg) error {
 		Selections: map[*ast.SelectorExpr]*types.Selection{}}
 	conf := types.Config{Importer: importer{f, ctx}, FakeImportC: true, Error: func(error) {}}
 	// Errors are the compiler's to tell. What could be resolved in spite of them is in info.
-	t, _ := conf.Check(p.ImportPath, s.fset, s.files, info)
+	conf.Check(p.ImportPath, s.fset, s.files, info)
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	p.facts = extract(f.graph, p, t, s, info)
+	p.facts = extract(f.graph, p, s, info)
 	return nil
 }

@@ -11,7 +11,6 @@ import (
 
 // facts is what a package's source says about calls. It holds words and numbers only.
 type facts struct {
-	name     string // of the package
 	funcs    map[string]*function
 	calls    []call
 	byCallee map[string][]int // places in calls
@@ -110,9 +109,9 @@ type assignment struct {
 	block  ast.Node // the innermost around it
 }
 
-func extract(g *graph, p *pkg, t *types.Package, s *parsed, info *types.Info) *facts {
+func extract(g *graph, p *pkg, s *parsed, info *types.Info) *facts {
 	x := &extractor{graph: g, pkg: p, fset: s.fset, info: info,
-		facts: &facts{name: t.Name(), funcs: map[string]*function{}, byCallee: map[string][]int{}, assigns: map[string][]assign{}, returns: map[string][]value{}}}
+		facts: &facts{funcs: map[string]*function{}, byCallee: map[string][]int{}, assigns: map[string][]assign{}, returns: map[string][]value{}}}
 	for _, file := range s.files {
 		x.generated = ast.IsGenerated(file)
 		for _, d := range file.Decls {

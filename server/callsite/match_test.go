@@ -1,6 +1,7 @@
 package callsite
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -124,4 +125,13 @@ func FuzzPattern(f *testing.F) {
 		}
 		matchPath(patternOf(value{{kind: partText, text: url}}), segs)
 	})
+}
+
+func TestWords(t *testing.T) {
+	p := &pkg{words: slices.Sorted(slices.Values(scanWords([]byte("a.\n\tCharge(größe, x . Y)"))))}
+	for word, want := range map[string]bool{"a": true, "Charge": true, ".Charge": true, "größe": true, ".Y": true, ".a": false, ".x": false, "Char": false} {
+		if got := p.mentions(word); got != want {
+			t.Errorf("%q: %v, want %v", word, got, want)
+		}
+	}
 }

@@ -14,11 +14,10 @@ import (
 
 // stub is a method of a generated client.
 type stub struct {
-	method  string // "/billing.v1.Billing/Charge"
-	name    string // Charge
-	client  string // the interface, or "" where the constructor returns the struct
-	object  string // the struct that implements it
-	connect bool
+	method string // "/billing.v1.Billing/Charge"
+	name   string // Charge
+	client string // the interface, or "" where the constructor returns the struct
+	object string // the struct that implements it
 }
 
 // rpcLibraries are what the generated clients of gRPC and Connect import.
@@ -70,7 +69,7 @@ func stubsOf(p *pkg) []stub {
 				continue
 			}
 			object := typeName(fn.Recv.List[0].Type)
-			method, connect := sends(fn, consts, procedures[object])
+			method := sends(fn, consts, procedures[object])
 			if method == "" || object == "" {
 				continue
 			}
@@ -78,7 +77,7 @@ func stubsOf(p *pkg) []stub {
 			if client == object {
 				client = ""
 			}
-			p.stubs = append(p.stubs, stub{method: method, name: fn.Name.Name, client: client, object: object, connect: connect})
+			p.stubs = append(p.stubs, stub{method: method, name: fn.Name.Name, client: client, object: object})
 		}
 	}
 	return p.stubs
@@ -172,7 +171,7 @@ func constructor(fn *ast.FuncDecl, consts, made map[string]string, procedures ma
 }
 
 // sends returns the method that a client's method calls on the wire.
-func sends(fn *ast.FuncDecl, consts, procedures map[string]string) (method string, connect bool) {
+func sends(fn *ast.FuncDecl, consts, procedures map[string]string) (method string) {
 	ast.Inspect(fn.Body, func(n ast.Node) bool {
 		c, ok := n.(*ast.CallExpr)
 		if !ok || method != "" {
@@ -193,12 +192,12 @@ func sends(fn *ast.FuncDecl, consts, procedures map[string]string) (method strin
 		// Connect's: c.charge.CallUnary(ctx, req)
 		if sel, ok := ast.Unparen(c.Fun).(*ast.SelectorExpr); ok && strings.HasPrefix(id.Name, "Call") {
 			if field, ok := sel.X.(*ast.SelectorExpr); ok && procedures[field.Sel.Name] != "" {
-				method, connect = procedures[field.Sel.Name], true
+				method = procedures[field.Sel.Name]
 			}
 		}
 		return true
 	})
-	return method, connect
+	return method
 }
 
 // rpc finds the calls of a method's generated clients.
