@@ -64,7 +64,7 @@ test('the agent\'s words are ours', () => {
   const settings = /type editorSettings struct \{([^]*?)\n\}/.exec(fs.readFileSync(go, 'utf8'))![1]!;
   const taken = [...settings.matchAll(/json:"(\w+)"/g)].map((m) => m[1]!);
   // buildDiagnostics is for clients that cannot see what gopls shows; we can.
-  assert.deepEqual([...taken].filter((t) => t !== 'buildDiagnostics').sort(), ['codeLens', 'on', 'openBrowser', 'trusted']);
+  assert.deepEqual([...taken].filter((t) => t !== 'buildDiagnostics').sort(), ['beside', 'codeLens', 'on', 'openBrowser', 'trusted']);
   const commands = [...`${read(repository, 'server/lsp/execute_command.go')}${read(repository, 'server/lsp/debug.go')}`.matchAll(/^\tcommand\w+\s+= "(fairlead\.\w+)"/gm)].map((m) => m[1]!);
   assert.ok(commands.length >= 11);
   for (const x of commands) assert.ok(read(root, 'src/commands.ts').includes(`add('${x}'`), x);
