@@ -65,7 +65,7 @@ func TestEventDocs(t *testing.T) {
 	sections := regexp.MustCompile("(?m)^## `(\\w+)`$").Split(string(page), -1)
 	names := regexp.MustCompile("(?m)^## `(\\w+)`$").FindAllStringSubmatch(string(page), -1)
 	types := map[string]any{"environment": EnvironmentEvent{}, "build": BuildEvent{}, "transfer": TransferEvent{}, "process": ProcessEvent{},
-		"listening": ListeningEvent{}, "ready": ReadyEvent{}, "log": LogEvent{}, "problem": ProblemEvent{}}
+		"listening": ListeningEvent{}, "ready": ReadyEvent{}, "log": LogEvent{}, "problem": ProblemEvent{}, "call": CallEvent{}}
 	if len(names) != len(types) {
 		t.Fatalf("%d sections, %d types", len(names), len(types))
 	}
