@@ -56,6 +56,7 @@ type calls struct {
 	granted Granted
 	seen    map[api.Call]api.Seen // those that were not simply allowed
 	places  map[api.Call]callsite.Result
+	warm    bool   // the finder is to read beforehand
 	edits   uint64 // counts edits: what was found before one is found again
 
 	finder *callsite.Finder // locate's and edited's; nil until something was refused
@@ -264,9 +265,6 @@ func (c *calls) followGrants(ctx context.Context) {
 				}
 			}
 		}
-		if len(c.seen) == 0 {
-			c.finder = nil // it holds what it read
-		}
 		c.mu.Unlock()
 		wakeUp(c.again)
 		c.tell()
@@ -331,9 +329,13 @@ func (c *calls) locate(ctx context.Context) {
 				want = append(want, q)
 			}
 		}
-		now := c.edits
+		now, warm := c.edits, c.warm
+		c.warm = false
 		c.mu.Unlock()
 		if len(want) == 0 {
+			if warm {
+				c.prepare(ctx)
+			}
 			continue
 		}
 		found, err := c.find(ctx, want)
@@ -353,8 +355,45 @@ func (c *calls) locate(ctx context.Context) {
 	}
 }
 
-// find asks the finder of the builder that there is now.
+// live makes what a search needs be read beforehand, once the service runs: then nothing that is waited for is slower for it. It is
+// worth that only where something can be refused.
+func (c *calls) live() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for n := range c.listen {
+		if c.granted == nil || c.finder != nil {
+			return
+		}
+		if governed, _, _ := c.granted(n); governed {
+			c.warm = true
+			wakeUp(c.look)
+			return
+		}
+	}
+}
+
+// prepare is what live asks for.
+func (c *calls) prepare(ctx context.Context) {
+	f, err := c.finderNow(ctx)
+	if err == nil {
+		err = f.Warm(ctx)
+	}
+	if err != nil && ctx.Err() == nil {
+		c.s.cfg.Logger.Debug("read the source for the lines of calls", "err", err)
+	}
+}
+
+// find asks where calls are made.
 func (c *calls) find(ctx context.Context, want []callsite.Query) ([]callsite.Result, error) {
+	f, err := c.finderNow(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return f.Find(ctx, want)
+}
+
+// finderNow is the finder of the builder that there is now.
+func (c *calls) finderNow(ctx context.Context) (*callsite.Finder, error) {
 	b, err := c.s.builds.builderFor(ctx, c.s.target())
 	if err != nil {
 		return nil, err
@@ -365,7 +404,7 @@ func (c *calls) find(ctx context.Context, want []callsite.Query) ([]callsite.Res
 	}
 	f := c.finder
 	c.mu.Unlock()
-	return f.Find(ctx, want)
+	return f, nil
 }
 
 // tell makes the refused calls problems, all of them.

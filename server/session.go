@@ -726,5 +726,6 @@ func (s *Session) listening(ctx context.Context, l *api.ListeningEvent) {
 			r.Ports[k] = v
 		}
 	})
+	s.calls.live()
 	s.emit(&api.ReadyEvent{Header: api.Header{Type: api.KindReady, Generation: l.Generation}, URL: url, MS: ms})
 }

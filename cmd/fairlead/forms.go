@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"fairlead.dev/api"
 	"fairlead.dev/platform/endpoint"
@@ -37,6 +38,10 @@ type form struct {
 	portal *portal.Portal
 	why    error
 }
+
+// expected is how long after a form was opened its outcome is looked for twice a second; a review takes longer, and is found by the
+// usual poll.
+const expected = 10 * time.Minute
 
 func newForms(ctx context.Context, f folders, log *slog.Logger) *forms {
 	return &forms{ctx: ctx, f: f, log: log, by: map[string]*form{}}
@@ -151,6 +156,7 @@ func (fs *forms) calls(mode api.CallMode, remote, service string) server.Calls {
 			if err != nil {
 				return "", err
 			}
+			fo.reg.Expect(expected) // the answer may come from elsewhere
 			path := requestPath(service, r.Callee, environment, r.Methods)
 			if r.Page == "service" {
 				path = "/services/" + url.PathEscape(r.Callee)

@@ -1,0 +1,138 @@
+package supervisor
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"fairlead.dev/api"
+)
+
+// A supervisor that is started anew in the same folder has the dependencies' addresses that its service was started with, and what
+// was granted; a call of the service is an event.
+func TestOutboundStays(t *testing.T) {
+	dep := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello") }))
+	defer dep.Close()
+	dir := t.TempDir()
+	begin := func() (*Supervisor, func()) {
+		s, err := New(Options{Dir: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- s.Run(ctx) }()
+		<-s.began
+		return s, func() {
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	status := func(addr, path string) int {
+		resp, err := http.Get("http://" + addr + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		return resp.StatusCode
+	}
+	s, end := begin()
+	o, err := s.Outbound(t.Context(), api.Outbound{Caller: "orders", Environment: "e", Mode: api.CallsEnforce,
+		Routes: []api.OutboundRoute{{Callee: "billing", Listen: "127.0.0.1:0", Target: dep.Listener.Addr().String(), Governed: true, Grants: []string{"GET /ok"}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := o.Routes[0].Listen
+	if a, b := status(addr, "/ok"), status(addr, "/no"); a != http.StatusOK || b != http.StatusForbidden {
+		t.Errorf("granted %d, not granted %d", a, b)
+	}
+	var told []string
+	var f api.Frame
+	for after := uint64(0); ; {
+		f.Reset()
+		last, wait := s.ring.next(&f, after)
+		if wait != nil {
+			break
+		}
+		after = last
+		if err := api.DecodeFrame(f.Bytes(), func(e api.Event) error {
+			if c, ok := e.(*api.CallEvent); ok {
+				told = append(told, fmt.Sprint(c.Callee, " ", c.Method, " ", c.Verdict))
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if diff := cmp.Diff([]string{"billing GET /ok allowed", "billing GET /no denied"}, told); diff != "" {
+		t.Error(diff)
+	}
+	end()
+	if c, err := net.Dial("tcp", addr); err == nil {
+		c.Close()
+		t.Error("it listens after its end")
+	}
+	s, end = begin()
+	defer end()
+	if a, b := status(addr, "/ok"), status(addr, "/no"); a != http.StatusOK || b != http.StatusForbidden {
+		t.Errorf("after a start anew: granted %d, not granted %d", a, b)
+	}
+	if _, err := s.Outbound(t.Context(), api.Outbound{Mode: "perhaps"}); err == nil {
+		t.Error("a mode that is none was taken")
+	}
+	var kept api.Outbound
+	if b, err := os.ReadFile(filepath.Join(dir, "outbound.json")); err != nil || json.Unmarshal(b, &kept) != nil || kept.Mode != api.CallsEnforce {
+		t.Errorf("what is kept: %+v, %v", kept, err)
+	}
+}
+
+// What comes through the local address is what was sent: also megabytes that are answered while they come, and an odd query.
+func TestGatePassesAsItIs(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		b, err := io.ReadAll(r.Body)
+		if err != nil {
+			return
+		}
+		w.Header().Set("Query", r.URL.RawQuery)
+		w.Write(b)
+	}))
+	defer srv.Close()
+	g := newGate(func() {}, func() bool { return false })
+	port := srv.Listener.Addr().(*net.TCPAddr).Port
+	g.open([]listener{{addr: srv.Listener.Addr().(*net.TCPAddr).AddrPort()}}, port)
+	defer g.dropIdle()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	go func() {
+		for c, err := ln.Accept(); err == nil; c, err = ln.Accept() {
+			go g.serve(t.Context(), c, port)
+		}
+	}()
+	body := bytes.Repeat([]byte("z"), 3<<20)
+	for range 40 { // it broke off once in twenty
+		resp, err := http.Post("http://"+ln.Addr().String()+"/?a=1;b=2", "text/plain", bytes.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || !bytes.Equal(got, body) || resp.Header.Get("Query") != "a=1;b=2" {
+			t.Fatalf("%d bytes came back, %v; the query was %q", len(got), err, resp.Header.Get("Query"))
+		}
+	}
+}
