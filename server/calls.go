@@ -248,6 +248,14 @@ func (c *calls) followGrants(ctx context.Context) {
 	if !c.on() || c.cfg.Follow == nil {
 		return
 	}
+	if len(c.listen) == 0 {
+		if _, err := c.s.environment(ctx); err != nil {
+			return
+		}
+		if _, has := c.s.opened().(caller); !has {
+			return // nothing is called that could be judged: there is no need of a registry
+		}
+	}
 	c.cfg.Follow(ctx, func(g Granted, err error) {
 		if err != nil && ctx.Err() == nil {
 			c.fail(err)
