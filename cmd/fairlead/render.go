@@ -124,6 +124,16 @@ func (r *textRenderer) show(e api.Event) {
 			r.say("%s %d lines of the log were dropped: the service writes faster than they can be shown", r.paint("33", "dropped:"), e.Dropped)
 		}
 		r.line(e)
+	case *api.CallEvent:
+		what := clean(strings.TrimSpace(e.Method + " of " + e.Callee))
+		switch e.Verdict {
+		case api.CallDenied:
+			r.say("%s the call of %s is not granted; fairlead access prints where that is requested", r.paint("31", "denied:"), what)
+		case api.CallWarned:
+			r.say("%s the call of %s is not granted, and was let through", r.paint("33", "warning:"), what)
+		case api.CallRefused:
+			r.say("%s %s refused the call of %s", r.paint("33", "warning:"), clean(e.By), what)
+		}
 	case *api.ProblemEvent:
 		mark := r.paint("31", "error:")
 		if e.Severity == api.SeverityWarning {

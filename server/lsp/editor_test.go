@@ -358,7 +358,11 @@ type diag struct {
 	Source   string   `json:"source"`
 	Message  string   `json:"message"`
 	Data     struct{ Owner, Service string }
-	Related  []struct {
+
+	CodeDescription struct {
+		Href string `json:"href"`
+	} `json:"codeDescription"`
+	Related []struct {
 		Location struct {
 			URI   string   `json:"uri"`
 			Range lspRange `json:"range"`
@@ -485,7 +489,7 @@ func (a *fakeAgent) Join(_ context.Context, r api.JoinRequest) (api.RunAnswer, e
 }
 
 func (a *fakeAgent) Form(_ context.Context, name string, r api.FormRequest) (string, error) {
-	return "http://127.0.0.1:7/sign-in?to=" + name + " " + r.Callee + " " + strings.Join(r.Methods, ",") + " " + r.Page, nil
+	return "http://127.0.0.1:7/sign-in/" + strings.Join([]string{name, r.Callee, strings.Join(r.Methods, ","), r.Page}, "~"), nil
 }
 
 func (a *fakeAgent) SwitchDependency(_ context.Context, name string, r api.DependencyRequest) error {
