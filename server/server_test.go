@@ -302,7 +302,7 @@ func TestReadyOnce(t *testing.T) {
 	var ready []*api.ReadyEvent
 	s := &Session{keep: &keeper{recs: Records{Dir: t.TempDir()}, rec: Record{Environment: api.Environment{Name: "shop-1"}, Ports: map[int]int{}}},
 		saved: map[api.Generation]time.Time{3: time.Now().Add(-time.Second)}, ready: map[api.Generation]string{}, again: map[api.Generation]bool{},
-		tun: newTunnels(nil, func(context.Context, int) (net.Conn, error) { return nil, io.EOF }), debug: newDebugging(nil)}
+		tun: newTunnels(nil, func(context.Context, int) (net.Conn, error) { return nil, io.EOF }), debug: newDebugging(nil), calls: &calls{}}
 	defer s.tun.wait()
 	defer cancel()
 	s.cfg.Emit = func(e api.Event) {
