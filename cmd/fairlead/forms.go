@@ -13,7 +13,6 @@ import (
 
 	"fairlead.dev/api"
 	"fairlead.dev/platform/endpoint"
-	"fairlead.dev/platform/forge"
 	"fairlead.dev/platform/notify"
 	"fairlead.dev/platform/portal"
 	"fairlead.dev/platform/registry"
@@ -55,22 +54,14 @@ func (fs *forms) of(remote string) (*form, error) {
 	if got := fs.by[remote]; got != nil {
 		return got, nil
 	}
-	o := registry.Options{Dir: fs.f.registry(), Remote: remote}
-	reg, err := registry.Open(fs.ctx, o)
+	reg, err := registry.Open(fs.ctx, registry.Options{Dir: fs.f.registry(), Remote: remote})
 	if err != nil {
 		return nil, err
 	}
-	if !reg.Embedded() {
-		rev, err := forge.FromEnvironment(fs.ctx, reg.Where(), os.Getenv)
-		switch {
-		case err != nil:
-			fs.log.Warn("no reviews are opened on the registry's forge", "err", err)
-		case rev != nil:
-			o.Reviewer = rev
-			if reg, err = registry.Open(fs.ctx, o); err != nil {
-				return nil, err
-			}
-		}
+	if with, err := reviewed(fs.ctx, fs.f, reg); err != nil {
+		fs.log.Warn("no reviews are opened on the registry's forge", "err", err)
+	} else {
+		reg = with
 	}
 	fo := &form{reg: reg}
 	if fo.portal, fo.why = fs.serve(reg); fo.why != nil {

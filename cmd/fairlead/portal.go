@@ -104,8 +104,16 @@ func openForChange(ctx context.Context, at string) (*registry.Registry, error) {
 		return nil, err
 	}
 	r, err := openRegistry(ctx, at)
-	if err != nil || r.Embedded() {
-		return r, err
+	if err != nil {
+		return nil, err
+	}
+	return reviewed(ctx, f, r)
+}
+
+// reviewed is a registry with the forge that it is on, where the environment has a token for that.
+func reviewed(ctx context.Context, f folders, r *registry.Registry) (*registry.Registry, error) {
+	if r.Embedded() {
+		return r, nil
 	}
 	reviewer, err := forge.FromEnvironment(ctx, r.Where(), os.Getenv)
 	if err != nil || reviewer == nil {
