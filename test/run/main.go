@@ -180,7 +180,7 @@ func (r *runner) tests() error {
 			args = append(args, p)
 		}
 	}
-	return errors.Join(r.goRun(".", args...), r.goRun(".", append([]string{"test", "-p", "1", "-timeout", "30m"}, slow...)...))
+	return errors.Join(r.goRun(".", args...), r.goRun(".", append([]string{"test", "-p", "1", "-timeout", "45m"}, slow...)...))
 }
 
 func (r *runner) clusterTests() error {
