@@ -231,9 +231,17 @@ func (c *calls) fail(err error) {
 	}
 }
 
+// has says whether anything is called that could be judged; the environment is there.
+func (c *calls) has() bool {
+	_, knows := c.s.opened().(caller)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return knows || len(c.listen) > 0
+}
+
 // connected tells a pod that has just been connected, before anything is started in it.
 func (c *calls) connected() {
-	if !c.on() {
+	if !c.on() || !c.has() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(c.s.life, pushLimit)
@@ -248,11 +256,11 @@ func (c *calls) followGrants(ctx context.Context) {
 	if !c.on() || c.cfg.Follow == nil {
 		return
 	}
-	if len(c.listen) == 0 {
-		if _, err := c.s.environment(ctx); err != nil {
-			return
-		}
-		if _, has := c.s.opened().(caller); !has {
+	c.mu.Lock()
+	none := len(c.listen) == 0
+	c.mu.Unlock()
+	if none {
+		if _, err := c.s.environment(ctx); err != nil || !c.has() {
 			return // nothing is called that could be judged: there is no need of a registry
 		}
 	}

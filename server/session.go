@@ -400,8 +400,8 @@ func (s *Session) connState(connected bool, err error) {
 		if err := s.keep.change(func(r *Record) { r.Environment = s.opened().Info() }); err != nil { // the pod may be another one
 			s.cfg.Logger.Warn("the record was not written", "err", err)
 		}
+		s.tell("connected", "") // before anything that the pod tells
 		s.calls.connected()
-		s.tell("connected", "")
 		s.loop.Resync()
 		s.debug.resume()
 	case err != nil:
