@@ -59,15 +59,16 @@ type calls struct {
 	warm    bool   // the finder is to read beforehand
 	edits   uint64 // counts edits: what was found before one is found again
 
-	finder *callsite.Finder // locate's and edited's; nil until something was refused
-	finds  *build.Builder   // that it was made with
+	wrong  map[string][]*api.Problem // why calls are not judged as they should be: by "registry" and "pod", each of which clears its own
+	finder *callsite.Finder          // locate's and edited's; nil until it is first needed
+	finds  *build.Builder            // that it was made with
 }
 
 // newCalls prepares it; names are the dependencies that are called by addresses of this machine, and known the ports that they
 // had before.
 func newCalls(s *Session, cfg Calls, names []string, known map[string]int) (*calls, error) {
 	c := &calls{s: s, cfg: cfg, again: make(chan struct{}, 1), look: make(chan struct{}, 1), listen: map[string]string{}, target: map[string]string{},
-		seen: map[api.Call]api.Seen{}, places: map[api.Call]callsite.Result{}}
+		seen: map[api.Call]api.Seen{}, wrong: map[string][]*api.Problem{}, places: map[api.Call]callsite.Result{}}
 	if !c.on() {
 		return c, nil
 	}
@@ -75,7 +76,7 @@ func newCalls(s *Session, cfg Calls, names []string, known map[string]int) (*cal
 		port := known[n]
 		if port == 0 {
 			var err error
-			if port, err = freePort(); err != nil {
+			if port, err = FreePort(); err != nil {
 				return nil, err
 			}
 		}
@@ -85,16 +86,6 @@ func newCalls(s *Session, cfg Calls, names []string, known map[string]int) (*cal
 }
 
 func (c *calls) on() bool { return c.cfg.Mode != "" && c.cfg.Mode != api.CallsOff && !c.s.cfg.Joined }
-
-// freePort is one that nobody listens on now.
-func freePort() (int, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, fmt.Errorf("find a free port: %w", err)
-	}
-	defer ln.Close()
-	return ln.Addr().(*net.TCPAddr).Port, nil
-}
 
 // address is where the service calls a dependency that is at addr: the gate's, where there is one.
 func (c *calls) address(name, addr string) string {
@@ -183,13 +174,13 @@ func (c *calls) push(ctx context.Context) error {
 	return err
 }
 
-// anotherPort takes another port for those of this machine that are taken.
+// anotherPort takes other ports of this machine, and says whether there were any: the pod does not say which one was taken.
 func (c *calls) anotherPort() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	changed := false
 	for n, l := range c.listen {
-		if port, err := freePort(); err == nil {
+		if port, err := FreePort(); err == nil {
 			if c.listen[n] = fmt.Sprintf("127.0.0.1:%d", port); c.listen[n] != l {
 				changed = true
 			}
@@ -217,18 +208,32 @@ func (c *calls) followCalls(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		if err := c.push(ctx); err != nil && ctx.Err() == nil {
-			c.fail(err)
+		if err := c.push(ctx); ctx.Err() == nil {
+			c.stands("pod", err)
 		}
 	}
 }
 
-// fail tells that calls are not seen.
-func (c *calls) fail(err error) {
-	for _, p := range api.Problems(err, api.CodeCallsUnseen) {
-		p.Owner, p.Severity = keyCalls, api.SeverityWarning
-		c.s.emit(&api.ProblemEvent{Header: api.Header{Type: api.KindProblem, Generation: c.s.keep.get().Generation}, Problem: *p})
+// stands tells that calls are not judged as they should be, for as long as that is so; nil: they are.
+func (c *calls) stands(who string, err error) {
+	var ps []*api.Problem
+	if err != nil {
+		ps = api.Problems(err, api.CodeCallsUnseen)
 	}
+	c.mu.Lock()
+	before := c.wrong[who]
+	c.wrong[who] = ps
+	c.mu.Unlock()
+	if len(before)+len(ps) == 0 {
+		return
+	}
+	for _, p := range ps {
+		p.Owner, p.Severity = keyCalls, api.SeverityWarning
+		if !slices.ContainsFunc(before, func(o *api.Problem) bool { return o.Message == p.Message }) {
+			c.s.emit(&api.ProblemEvent{Header: api.Header{Type: api.KindProblem, Generation: c.s.keep.get().Generation}, Problem: *p})
+		}
+	}
+	c.tell()
 }
 
 // has says whether anything is called that could be judged; the environment is there.
@@ -246,8 +251,8 @@ func (c *calls) connected() {
 	}
 	ctx, cancel := context.WithTimeout(c.s.life, pushLimit)
 	defer cancel()
-	if err := c.push(ctx); err != nil && c.s.life.Err() == nil {
-		c.fail(err)
+	if err := c.push(ctx); c.s.life.Err() == nil {
+		c.stands("pod", err)
 	}
 }
 
@@ -265,8 +270,8 @@ func (c *calls) followGrants(ctx context.Context) {
 		}
 	}
 	c.cfg.Follow(ctx, func(g Granted, err error) {
-		if err != nil && ctx.Err() == nil {
-			c.fail(err)
+		if ctx.Err() == nil {
+			c.stands("registry", err)
 		}
 		if g == nil {
 			return
@@ -310,6 +315,10 @@ func (c *calls) event(e *api.CallEvent) {
 func (c *calls) edited(files []string) {
 	c.mu.Lock()
 	c.edits++
+	maps.DeleteFunc(c.places, func(call api.Call, _ callsite.Result) bool {
+		_, stands := c.seen[call]
+		return !stands // the others are shown where they were until they are found again
+	})
 	stands := len(c.seen) > 0
 	if len(files) == 0 {
 		c.finder = nil
@@ -423,7 +432,7 @@ func (c *calls) finderNow(ctx context.Context) (*callsite.Finder, error) {
 	return f, nil
 }
 
-// tell makes the refused calls problems, all of them.
+// tell makes the refused calls problems, all of them, beside what stands in the way of judging.
 func (c *calls) tell() {
 	c.mu.Lock()
 	list := slices.SortedFunc(maps.Values(c.seen), func(a, b api.Seen) int {
@@ -433,6 +442,7 @@ func (c *calls) tell() {
 	for _, s := range list {
 		ps = append(ps, c.problemLocked(s))
 	}
+	ps = append(append(ps, c.wrong["registry"]...), c.wrong["pod"]...)
 	c.mu.Unlock()
 	c.s.note(callsSeen{ps})
 }

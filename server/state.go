@@ -33,7 +33,7 @@ type (
 	kept struct{ until time.Time }
 	// switched: the environment has its dependencies like that from now on.
 	switched struct{ wishes map[string]api.DependencyWish }
-	// callsSeen are the calls that stand refused, all of them.
+	// callsSeen are the calls that stand refused, and what stands in the way of judging them: all of it.
 	callsSeen struct{ problems []*api.Problem }
 	// debugged: the debug session is like that now; nil: there is none.
 	debugged struct{ debug *api.Debug }
@@ -259,7 +259,7 @@ func (s *state) problem(e *api.ProblemEvent) {
 		s.add(keySync, p)
 	case p.Code == api.CodeNoLogs:
 		s.add(keyLogs, p)
-	case p.Owner == keyEnvironment, p.Owner == keyDebug, p.Owner == keyCalls:
+	case p.Owner == keyEnvironment, p.Owner == keyDebug:
 		if p.Owner == keyDebug {
 			s.debugGen = e.Generation
 		}

@@ -107,9 +107,9 @@ func enginePlan(f folders, r api.RunRequest, set choice, name, kind, env, dir st
 	if fresh {
 		want = 0 // the shared one has that
 	}
-	port := engine.Port(dir, want, isFree)
+	port := engine.Port(dir, want, server.PortIsFree)
 	if port == 0 {
-		if port, err = freePort(); err != nil {
+		if port, err = server.FreePort(); err != nil {
 			return server.Plan{}, err
 		}
 	}

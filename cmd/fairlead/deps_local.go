@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -129,7 +127,7 @@ func servicePlan(ctx context.Context, f folders, fs *forms, r api.RunRequest, se
 	req := api.RunRequest{Dir: dir, Main: main, On: "local", Env: r.Env, ServiceEnv: pairs(d.Env)}
 	as := ""
 	if d.Mode == string(api.DependencyFresh) {
-		port, err := freePort()
+		port, err := server.FreePort()
 		if err != nil {
 			return server.Plan{}, err
 		}
@@ -149,7 +147,7 @@ func commandPlan(f folders, r api.RunRequest, set choice, name string, of bridge
 	}
 	if port == 0 {
 		var err error
-		if port, err = freePort(); err != nil {
+		if port, err = server.FreePort(); err != nil {
 			return server.Plan{}, err
 		}
 	}
@@ -181,25 +179,6 @@ func commandConfig(f folders, r api.RunRequest, set choice, name, env, command s
 			return local.Open(ctx, spec, l)
 		},
 	}
-}
-
-// freePort is a port that nothing listens on. It is none that the kernel gives to outgoing connections, which begin at
-// 32768 (Linux, ip_local_port_range): one of them could take it before the dependency listens.
-func freePort() (int, error) {
-	for range 100 {
-		if port := 12000 + rand.IntN(18000); isFree(port) {
-			return port, nil
-		}
-	}
-	return 0, &api.Problem{Code: "no-local-port", Message: "no port of this machine is free", Hint: "close what uses up this machine's ports"}
-}
-
-func isFree(port int) bool {
-	l, err := net.Listen("tcp", ":"+strconv.Itoa(port))
-	if err == nil {
-		l.Close()
-	}
-	return err == nil
 }
 
 // localDependencies are what fairlead.yaml names, and how they are if the agent runs the service.
