@@ -3,6 +3,7 @@
 package supervisor
 
 import (
+	"bufio"
 	"os"
 	"path/filepath"
 	"strings"
@@ -195,5 +196,45 @@ func TestTaskUnopened(t *testing.T) {
 	_, _, err = d.s.DebugTask(t.Context(), started.ID)
 	if p := wantCode(t, err, api.CodeNoProcess); !strings.Contains(p.Hint, "again") {
 		t.Errorf("%+v", p)
+	}
+}
+
+// What Delve says last, its answer to disconnect, is there for a reader that is slower than Delve's end.
+func TestTaskLastWord(t *testing.T) {
+	d := newDebuggee(t, Options{})
+	d.ship(t, 1)
+	started, err := d.s.StartTask(t.Context(), api.Task{Executable: api.File{Path: "x", Mode: 0o755, Size: d.exe.Size, Digest: d.exe.Digest}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, _, err := d.s.DebugTask(t.Context(), started.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := dap.WriteProtocolMessage(conn, &dap.DisconnectRequest{Request: dap.Request{ProtocolMessage: dap.ProtocolMessage{Seq: 1, Type: "request"}, Command: "disconnect"}}); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(30 * time.Second); ; syscall.Nanosleep(&syscall.Timespec{Nsec: 5e6}, nil) {
+		d.s.mu.Lock()
+		n := len(d.s.sessions)
+		d.s.mu.Unlock()
+		if n == 0 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("Delve stays")
+		}
+	}
+	conn.SetReadDeadline(time.Now().Add(30 * time.Second))
+	r := bufio.NewReader(conn)
+	for {
+		m, err := dap.ReadProtocolMessage(r)
+		if err != nil {
+			t.Fatalf("before the answer: %v", err)
+		}
+		if m, ok := m.(dap.ResponseMessage); ok && m.GetResponse().Command == "disconnect" {
+			break
+		}
 	}
 }

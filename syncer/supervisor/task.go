@@ -222,7 +222,7 @@ func (s *Supervisor) oneSession(dir string, env []string, over func()) (net.Conn
 	s.wg.Go(func() {
 		wait()
 		close(ended)
-		conn.Close()
+		// The stream is its reader's to close: what Delve said last, its answer to disconnect, may still be in it.
 		over()
 		s.mu.Lock()
 		delete(s.sessions, conn)
@@ -236,6 +236,11 @@ func (s *Supervisor) oneSession(dir string, env []string, over func()) (net.Conn
 func (s *Supervisor) killBelow(cmd *exec.Cmd, ended <-chan struct{}) {
 	pid := cmd.Process.Pid
 	for range 50 {
+		select {
+		case <-ended: // the pid may be another's by now
+			return
+		default:
+		}
 		ds := descendants(pid, nil)
 		for _, d := range ds {
 			syscall.Kill(d, syscall.SIGKILL)
