@@ -36,7 +36,7 @@ type Granted func(callee string) (governed bool, patterns []string, about string
 
 // caller is a bridge.Environment that knows the addresses of its service's dependencies.
 type caller interface {
-	// Routes are the ports of dependencies that the service reaches by loopback addresses.
+	// Routes are the ports of dependencies whose calls can be judged, as they are known now.
 	Routes() []api.OutboundRoute
 }
 
@@ -51,8 +51,9 @@ type calls struct {
 	pushing sync.Mutex
 
 	mu      sync.Mutex
-	listen  map[string]string // loopback addresses of dependencies on this machine, by name
-	target  map[string]string // where those lead to, of those that can be used
+	listen  map[string]string   // loopback addresses of dependencies on this machine, by name
+	target  map[string]string   // where those lead to, of those that can be used
+	told    []api.OutboundRoute // the environment's, that the pod was told last
 	granted Granted
 	seen    map[api.Call]api.Seen // those that were not simply allowed
 	places  map[api.Call]callsite.Result
@@ -83,6 +84,39 @@ func newCalls(s *Session, cfg Calls, names []string, known map[string]int) (*cal
 		c.listen[n] = fmt.Sprintf("127.0.0.1:%d", port)
 	}
 	return c, nil
+}
+
+// routes are what the environment knows of its service's dependencies, where it does.
+func (c *calls) routes() []api.OutboundRoute {
+	if env, ok := c.s.opened().(caller); ok {
+		return env.Routes()
+	}
+	return nil
+}
+
+// looked tells the pod where the environment's dependencies are by now, if that has changed.
+func (c *calls) looked() {
+	if !c.on() {
+		return
+	}
+	now := c.routes()
+	same := func(a, b api.OutboundRoute) bool { return a.Callee == b.Callee && a.Target == b.Target }
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !slices.EqualFunc(now, c.told, same) {
+		wakeUp(c.again)
+	}
+}
+
+// callees are the names of all dependencies whose calls can be judged.
+func (c *calls) callees() []string {
+	var out []string
+	for _, r := range c.routes() {
+		out = append(out, r.Callee)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.AppendSeq(out, maps.Keys(c.listen))
 }
 
 func (c *calls) on() bool { return c.cfg.Mode != "" && c.cfg.Mode != api.CallsOff && !c.s.cfg.Joined }
@@ -135,10 +169,10 @@ func wakeUp(c chan struct{}) {
 func (c *calls) outbound() api.Outbound {
 	info := c.s.keep.get().Environment
 	o := api.Outbound{Caller: c.s.cfg.Spec.Service, Environment: info.Name, Mode: c.cfg.Mode}
-	if env, ok := c.s.opened().(caller); ok {
-		o.Routes = env.Routes()
-	}
+	routes := c.routes()
+	o.Routes = slices.Clone(routes)
 	c.mu.Lock()
+	c.told = routes
 	for _, n := range slices.Sorted(maps.Keys(c.listen)) {
 		if t := c.target[n]; t != "" {
 			o.Routes = append(o.Routes, api.OutboundRoute{Callee: n, Listen: c.listen[n], Target: t})
@@ -252,10 +286,7 @@ func (c *calls) unseen(p *api.Problem) {
 
 // has says whether anything is called that could be judged; the environment is there.
 func (c *calls) has() bool {
-	_, knows := c.s.opened().(caller)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return knows || len(c.listen) > 0
+	return len(c.callees()) > 0
 }
 
 // connected tells a pod that has just been connected, before anything is started in it.
@@ -364,6 +395,8 @@ func (c *calls) locate(ctx context.Context) {
 				q := callsite.Query{Call: call}
 				if l := c.listen[call.Callee]; l != "" {
 					q.Addresses = []string{l}
+				} else if strings.Contains(call.Callee, ".") { // another namespace's
+					q.Addresses = []string{call.Callee, call.Callee + ".svc", call.Callee + ".svc.cluster.local"}
 				}
 				want = append(want, q)
 			}
@@ -397,9 +430,13 @@ func (c *calls) locate(ctx context.Context) {
 // live makes what a search needs be read beforehand, once the service runs: then nothing that is waited for is slower for it. It is
 // worth that only where something can be refused.
 func (c *calls) live() {
+	if !c.on() {
+		return
+	}
+	callees := c.callees()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for n := range c.listen {
+	for _, n := range callees {
 		if c.granted == nil || c.finder != nil {
 			return
 		}

@@ -594,6 +594,7 @@ func (s *Session) followDependencies(ctx context.Context) {
 		switch {
 		case err == nil:
 			s.note(depends{all})
+			s.calls.looked()
 		case ctx.Err() == nil: // the cluster is away, which the connection tells, or it may not be asked, which the opening told
 			s.cfg.Logger.Debug("look for the dependencies", "err", err)
 		}

@@ -66,7 +66,7 @@ func (c *client) findDependencies(ctx context.Context, spec bridge.Spec, o Optio
 		return api.DependencyReport{}, l.err
 	}
 	if env == nil {
-		return api.DependencyReport{Dependencies: l.list(), Notes: append(l.lost, l.Notes...), Problems: l.Problems}, nil
+		return api.DependencyReport{Dependencies: l.list(), Notes: slices.Concat(l.lost, l.Notes, unseen(l)), Problems: l.Problems}, nil
 	}
 	of := dependency.Environment{Name: env.Name, Namespace: env.Namespace, UID: env.UID}
 	// A copy that only the flag of a run asked for may be of something that only another copy needs.
@@ -76,7 +76,7 @@ func (c *client) findDependencies(ctx context.Context, spec bridge.Spec, o Optio
 			return api.DependencyReport{}, l.err
 		}
 	}
-	return api.DependencyReport{Dependencies: c.inEnvironment(ctx, of, l), Notes: append(l.lost, l.Notes...), Problems: l.Problems}, nil
+	return api.DependencyReport{Dependencies: c.inEnvironment(ctx, of, l), Notes: slices.Concat(l.lost, l.Notes, unseen(l)), Problems: l.Problems}, nil
 }
 
 // wishesWithCopies are the wishes, and a fresh one for each copy that there is and that they say nothing of.
@@ -111,7 +111,9 @@ func (e *Environment) Dependencies(ctx context.Context) ([]api.Dependency, error
 	if l.err != nil {
 		return nil, l.err
 	}
-	return e.c.inEnvironment(ctx, dependency.Environment{Name: e.name, Namespace: e.namespace, UID: e.uid}, l), nil
+	env := dependency.Environment{Name: e.name, Namespace: e.namespace, UID: e.uid}
+	e.setRoutes(routes(l, slices.DeleteFunc(slices.Clone(l.own), func(s corev1.Service) bool { return !env.Owns(&s) })))
+	return e.c.inEnvironment(ctx, env, l), nil
 }
 
 // landscape is what is around a service.

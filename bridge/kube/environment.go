@@ -34,6 +34,7 @@ type Environment struct {
 
 	mu     sync.Mutex
 	info   api.Environment
+	routes []api.OutboundRoute
 	waking []string // the dependencies whose copies were woken and are to be waited for
 	ended  string   // ID of the container of which the node last said that it has ended
 }

@@ -11,6 +11,7 @@ import (
 
 	"fairlead.dev/api"
 	"fairlead.dev/bridge"
+	"fairlead.dev/bridge/kube/dependency"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	appsv1 "k8s.io/api/apps/v1"
@@ -657,6 +658,14 @@ func (op *opening) environment(ctx context.Context, d *appsv1.Deployment, pod *c
 	e := newEnvironment(op.c, op.o, d)
 	e.info.Resumed = op.existing != nil
 	e.info.Pod = pod.Name
+	var copies []corev1.Service
+	if len(op.around.fresh()) > 0 {
+		var err error
+		if copies, err = op.c.copiedServices(ctx, dependency.Environment{Name: e.name, Namespace: e.namespace, UID: e.uid}); err != nil {
+			return nil, op.c.explain("look for the copies", err)
+		}
+	}
+	e.routes = routes(op.around, copies)
 	e.wishes, e.listed = op.spec.Dependencies, op.spec.Registered
 	e.target = api.Target{OS: "linux", Arch: op.arch(ctx, pod)}
 	if e.target.Arch != "amd64" && e.target.Arch != "arm64" {

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -202,5 +203,80 @@ func TestCallDenied(t *testing.T) {
 	}
 	if !found {
 		t.Errorf("the registry: %+v", r.Services)
+	}
+}
+
+// In a cluster it is the same, for a dependency under its own name at the port that the service listens on itself, shared or
+// fresh: the service, its variables and its names are as they are in staging.
+func TestCallDeniedInCluster(t *testing.T) {
+	p := newIsolated(t)
+	s := newTiny(t, "v1")
+	calling := strings.Replace(tiny, `	http.HandleFunc("/say",`, `	http.HandleFunc("/peer", func(w http.ResponseWriter, r *http.Request) {
+		res, err := http.Get(os.Getenv("PEER_URL") + "env?name=HOSTNAME")
+		if err != nil {
+			fmt.Fprint(w, err)
+			return
+		}
+		defer res.Body.Close()
+		io.Copy(w, res.Body)
+	})
+	http.HandleFunc("/say",`, 1)
+	write(t, filepath.Join(s.dir, "main.go"), calling)
+	p.stage(t, p.c.push(t, s, "e2e/tiny"))
+	peer := p.stagePeer(t)
+	p.register(t, s.dir, map[string]string{"services/peer.yaml": "version: 1\nname: peer\naccess: open\n"})
+	a := p.run(t, s.dir)
+	a.live(t, "v1")
+	ask := func(path string) string {
+		t.Helper()
+		got, err := get(a.url(t) + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	// Nobody has to wait for the registry's first word: until it is there, calls are let through.
+	eventually(t, "the call to be refused", func() error {
+		if got := ask("/peer"); !strings.Contains(got, "tiny may not call GET /env of peer yet") || !strings.Contains(got, `"link":"http://127.0.0.1:`) {
+			return fmt.Errorf("it says %s", got)
+		}
+		return nil
+	})
+	eventually(t, "the problem on its line", func() error {
+		all := p.refusedCalls(t, a)
+		if len(all) != 1 || all[0].Line == 0 {
+			return fmt.Errorf("%+v", all)
+		}
+		if line := strings.Split(calling, "\n")[all[0].Line-1]; !strings.Contains(line, `http.Get(os.Getenv("PEER_URL")`) {
+			return fmt.Errorf("it is at %q", line)
+		}
+		return nil
+	})
+	pid := ask("/pid")
+	submit(t, p.m.ok(t, s.dir, "access"))
+	granted := time.Now()
+	eventually(t, "the call to be answered", func() error {
+		if got := ask("/peer"); got != peer.Name {
+			return fmt.Errorf("it says %s", got)
+		}
+		return nil
+	})
+	t.Logf("the call works after %s", time.Since(granted).Round(time.Millisecond))
+	if now := ask("/pid"); now != pid {
+		t.Errorf("process %s was restarted as %s", pid, now)
+	}
+	p.m.ok(t, s.dir, slices.Concat([]string{"deps"}, p.args, []string{"--fresh", "peer"})...)
+	a.live(t, "v1")
+	if got := ask("/peer"); got == peer.Name || got == "" || strings.Contains(got, "authorized") {
+		t.Errorf("the copy says %q", got)
+	}
+	if got := ask("/fetch?url=" + url.QueryEscape("http://peer:8090/args")); !strings.Contains(got, "tiny may not call GET /args of peer yet") {
+		t.Errorf("a call of the copy that is not granted: %s", got)
+	}
+	observed := p.m.ok(t, s.dir, slices.Concat([]string{"deps"}, p.args, []string{"--observed"})...)
+	for _, want := range []string{`peer +http +GET /env +[0-9]+ +allowed`, `peer +http +GET /args +[0-9]+ +denied`} {
+		if !regexp.MustCompile(want).MatchString(observed) {
+			t.Errorf("observed, want %s:\n%s", want, observed)
+		}
 	}
 }
