@@ -35,6 +35,7 @@ type client struct {
 	graph   string // GitHub's GraphQL
 	name    string // of the forge, for people
 	host    string
+	scheme  string
 	remote  remote
 	sources []Source
 	http    *http.Client
@@ -53,7 +54,7 @@ func newClient(kind Kind, web string, r remote, o Options) *client {
 	// The time limit is each request's. A redirect is followed by do, or not at all.
 	c.http = &http.Client{Timeout: requestTimeout, Transport: o.Transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	if u, err := url.Parse(web); err == nil {
-		c.host = u.Host
+		c.host, c.scheme = u.Host, u.Scheme
 	}
 	c.name = cmp.Or(c.host, web)
 	switch kind {
@@ -107,7 +108,7 @@ func (c *client) credential(ctx context.Context) (Token, error) {
 }
 
 func (c *client) target() Target {
-	return Target{Kind: c.kind, Host: c.host, Remote: c.remote.String(), path: c.remote.path, scheme: c.remote.scheme, git: c.remote.host}
+	return Target{Kind: c.kind, Host: c.host, Remote: c.remote.String(), path: c.remote.path, scheme: c.scheme}
 }
 
 type answer struct {
@@ -583,5 +584,5 @@ func (f *Forge) problem(act string, err error) error {
 var scopes = map[Kind]string{
 	GitHub: "pull requests read and write, contents read (fine-grained), or repo (classic)",
 	GitLab: "api, and its owner the role Developer",
-	Gitea:  "write:repository, read:user",
+	Gitea:  "write:repository",
 }

@@ -350,7 +350,7 @@ func (f *Forge) Identify(ctx context.Context, authors []Author) (map[string]stri
 }
 
 // Issue is how an issue is written in a review's text so that the forge links it: #12, or team/shop#12 where it is another repository's.
-// It is empty where a number means nothing.
+// Behind "Closes " it is closed by the merge. It is empty where a number means nothing.
 func (f *Forge) Issue(repository string, number int) string {
 	if f.driver == nil {
 		return ""

@@ -225,7 +225,7 @@ func why(err error) string {
 	switch {
 	case says(err, "author"):
 		return "wrote it"
-	case says(err, "not a collaborator", "may only be requested from collaborators", "read permission", "can't be", "cannot be"):
+	case says(err, "not a collaborator", "may only be requested from collaborators", "read permission", "can't read", "can't be", "cannot be"):
 		return "has no access to the repository"
 	case is(err, http.StatusNotFound), says(err, "not exist", "could not resolve", "not found"):
 		return "is not on this forge, or cannot be asked in this repository"

@@ -191,10 +191,10 @@ func Open(ctx context.Context, address string, o Options) (*Forge, error) {
 	if r.scheme == "http" && given == "" && !loopback(r.host) {
 		return nil, &api.Problem{Code: "forge-remote", Message: r.host + " is asked without TLS, so it is given no token", Hint: "use the remote's https or ssh address"}
 	}
+	if kind == Plain && why == nil {
+		why = &api.Problem{Code: "forge-none", Message: "it is set up as no forge", Hint: "push the branch, and have it reviewed as you do"}
+	}
 	if kind == "" {
-		if _, _, p := r.split(Plain, given); p != nil { // what no forge has is asked of none
-			return nil, p
-		}
 		var err error
 		if kind, why, err = detect(ctx, r, given, o.Transport); err != nil {
 			return nil, err
@@ -248,7 +248,7 @@ func detect(ctx context.Context, r remote, given string, t http.RoundTripper) (K
 			continue
 		}
 		c := newClient(kind, base, r, Options{Transport: t})
-		c.tries = 1 // who is away is a plain remote, and that is told
+		c.tries, c.http.Timeout = 1, 5*time.Second // who is away is a plain remote, and that is told
 		is, err := c.is(ctx)
 		switch {
 		case ctx.Err() != nil:

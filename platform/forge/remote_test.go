@@ -150,6 +150,10 @@ func TestDetect(t *testing.T) {
 			}
 		}
 	}
+	answer = map[string]http.HandlerFunc{"/config/server/version": json(200, ")]}'\n\"3.9.1\"\n")}
+	if f := open(srv.URL + "/a/tools"); f.Kind != Gerrit || f.Path != "tools" { // its projects need no owner
+		t.Errorf("Gerrit's project is %s of a %s", f.Path, f.Kind)
+	}
 	srv.Close()
 	f := open(srv.URL + "/team/shop.git")
 	if f.Kind != Plain || f.Why.Code != "forge-away" {

@@ -18,11 +18,7 @@ func FromEnvironment(ctx context.Context, address string, getenv func(string) st
 	if t, err := ownToken(getenv); err != nil || t.value == "" {
 		return nil, err
 	}
-	o, err := FromEnv(getenv, address)
-	if err != nil {
-		return nil, err
-	}
-	f, err := Open(ctx, address, o)
+	f, err := Open(ctx, address, FromEnv(getenv, address))
 	switch {
 	case err != nil:
 		return nil, err

@@ -48,18 +48,18 @@ type Target struct {
 	Host   string // of its pages, with a port where it has one
 	Remote string // the git remote, without a credential
 
-	path, scheme, git string
+	path, scheme string // http is to this machine only: Open sees to that
 }
 
 // Source looks for a token, and returns the zero Token where it has none for that forge.
 type Source func(context.Context, Target) (Token, error)
 
 // FromEnv is what the variables say: the options to open a remote with, their token included. The forge's own command's variables are not read.
-func FromEnv(getenv func(string) string, address string) (Options, error) {
+func FromEnv(getenv func(string) string, address string) Options {
 	if !meant(getenv, address) {
-		return Options{}, nil
+		return Options{}
 	}
-	return Options{Kind: Kind(strings.ToLower(getenv(KindVariable))), URL: getenv(URLVariable), Sources: []Source{func(context.Context, Target) (Token, error) { return ownToken(getenv) }}}, nil
+	return Options{Kind: Kind(strings.ToLower(getenv(KindVariable))), URL: getenv(URLVariable), Sources: []Source{func(context.Context, Target) (Token, error) { return ownToken(getenv) }}}
 }
 
 // User is who works on this machine: the environment of what they started, as os.Environ has it, and two folders.
@@ -71,7 +71,7 @@ type User struct {
 
 // Options are FromEnv's, and then what the user has set up already: variables and configuration of gh, glab and tea, git's credential helpers.
 // None of them asks anybody anything.
-func (u User) Options(address string) (Options, error) {
+func (u User) Options(address string) Options {
 	getenv := func(key string) string {
 		for _, e := range slices.Backward(u.Env) {
 			if v, ok := strings.CutPrefix(e, key+"="); ok {
@@ -80,13 +80,10 @@ func (u User) Options(address string) (Options, error) {
 		}
 		return ""
 	}
-	o, err := FromEnv(getenv, address)
-	if err != nil {
-		return o, err
-	}
+	o := FromEnv(getenv, address)
 	e := environment{getenv: getenv, home: u.Home, run: u.run}
 	o.Sources = append(o.Sources, e.variables, e.configuration, e.helpers)
-	return o, nil
+	return o
 }
 
 // meant says whether the variables are about the forge of a remote.
@@ -328,16 +325,8 @@ func (e environment) ask(ctx context.Context, name string, args ...string) (Toke
 
 // helpers asks git's credential helpers, as git-credential(1) documents, and sees that none of them asks the user.
 func (e environment) helpers(ctx context.Context, t Target) (Token, error) {
-	scheme := "https"
-	if t.scheme == "http" { // to this machine: Open allows no other
-		scheme = "http"
-	}
-	host := t.Host
-	if t.Kind == GitHub && t.git == "www.github.com" {
-		host = "github.com"
-	}
 	out, err := e.run(ctx, []string{"GIT_TERMINAL_PROMPT=0", "GIT_ASKPASS=", "SSH_ASKPASS=", "GCM_INTERACTIVE=never", "LC_ALL=C"},
-		fmt.Sprintf("protocol=%s\nhost=%s\npath=%s.git\n\n", scheme, host, t.path), "git", "-c", "core.askPass=", "-c", "credential.interactive=false", "credential", "fill")
+		fmt.Sprintf("protocol=%s\nhost=%s\npath=%s.git\n\n", t.scheme, t.Host, t.path), "git", "-c", "core.askPass=", "-c", "credential.interactive=false", "credential", "fill")
 	if err != nil {
 		if ctx.Err() != nil {
 			return Token{}, ctx.Err()
