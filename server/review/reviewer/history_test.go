@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"fairlead.dev/api"
+	"fairlead.dev/server/review/codeowners"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -252,6 +253,40 @@ func TestProgressAndCancel(t *testing.T) {
 	}
 	if files, err := filepath.Glob(filepath.Join(src.Cache, "*")); err != nil || len(files) > 0 {
 		t.Errorf("left over: %v %v", files, err)
+	}
+}
+
+// What is committed counts, at the first of the places, and nothing of the work tree.
+func TestCodeOwnersOfTheBranch(t *testing.T) {
+	r, cache := newRepo(t), t.TempDir()
+	r.commit(ann, "one", "a.go")
+	who := func(d codeowners.Dialect) (owners, path string) {
+		t.Helper()
+		f, path, err := r.open(cache).CodeOwners(t.Context(), d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, o := range f.Match([]string{"a.go"}) {
+			owners += o.Owner
+		}
+		return owners, path
+	}
+	if o, path := who(codeowners.GitHub); o != "" || path != "" {
+		t.Errorf("without a file: %q in %q", o, path)
+	}
+	r.write("docs/CODEOWNERS", "* @docs\n")
+	r.write("CODEOWNERS", ".* @root\n* @root\n")
+	r.commit(ann, "owners")
+	r.write(".github/CODEOWNERS", "* @github\n")
+	if o, path := who(codeowners.GitHub); o != "root" || path != "CODEOWNERS" {
+		t.Errorf("before it is committed: %q in %q", o, path)
+	}
+	r.commit(ann, "owners of github")
+	if o, path := who(codeowners.GitHub); o != "github" || path != ".github/CODEOWNERS" {
+		t.Errorf("GitHub: %q in %q", o, path)
+	}
+	if o, path := who(codeowners.GitLab); o != "root" || path != "CODEOWNERS" {
+		t.Errorf("GitLab: %q in %q", o, path)
 	}
 }
 
