@@ -297,7 +297,7 @@ func glob(pattern string, gitlab bool) string {
 		b.WriteString(`/.*$`)
 	case gitlab:
 		b.WriteString(`$`)
-	case strings.HasSuffix(body, "/*"): // of GitHub's documentation: what is in the folder, not below
+	case strings.HasSuffix(body, "/*") || bound && body == "*": // of GitHub's documentation: what is in the folder, not below
 		b.WriteString(`$`)
 	default:
 		b.WriteString(`(?:/.*)?$`)

@@ -124,11 +124,18 @@ func Open(ctx context.Context, src Source) (*History, error) {
 		}
 		return nil, unsaved
 	}
-	h := &History{Tip: x.tip, Shallow: shallow != "", Unsaved: unsaved, git: g, index: x, prefix: len(x.commits)}
 	identities, err := mailmap(ctx, g, x.people)
 	if err != nil {
 		return nil, g.unreadable(rev, err)
 	}
+	h := newHistory(x, identities)
+	h.git, h.Unsaved = g, unsaved
+	return h, nil
+}
+
+// newHistory finds out who the people of an index are, by the names that mailmap gives them.
+func newHistory(x *index, identities []identity) *History {
+	h := &History{Tip: x.tip, Shallow: x.shallow != "", index: x, prefix: len(x.commits), byEmail: map[string]int32{}, byName: map[string]int32{}}
 	used := make([]int64, len(identities))
 	for i := range x.commits {
 		c := &x.commits[i]
@@ -140,18 +147,17 @@ func Open(ctx context.Context, src Source) (*History, error) {
 		}
 	}
 	h.people, h.who = unite(identities, used)
-	h.byEmail, h.byName = map[string]int32{}, map[string]int32{}
 	for i, p := range h.who {
 		for _, who := range []identity{x.people[i], identities[i]} { // also under the names that mailmap replaces
-			if !nobodys(strings.ToLower(who.email)) {
-				h.byEmail[strings.ToLower(who.email)] = p
+			if email := strings.ToLower(who.email); !nobodys(email) {
+				h.byEmail[email] = p
 			}
 			if full := fullName(who.name); full != "" {
 				h.byName[full] = p
 			}
 		}
 	}
-	return h, nil
+	return h
 }
 
 // load gets the index as of tip. The error beside an index is why it was not saved.

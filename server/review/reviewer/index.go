@@ -38,6 +38,9 @@ type moved struct{ commit, from, to int32 }
 
 const none = -1
 
+// onStack is the order of a commit that waits for its parents'.
+const onStack = -1
+
 // extend puts records into an index, or into a new one (nil). Of the records' parents it must have all that there are.
 func extend(old *index, records []record, tip, shallow string) *index {
 	x := &index{tip: tip, shallow: shallow}
@@ -123,11 +126,12 @@ func extend(old *index, records []record, tip, shallow string) *index {
 		for stack := []int32{int32(start)}; len(stack) > 0; {
 			e := &all[stack[len(stack)-1]]
 			order, waits := e.time, false
-			if e.order == 0 {
+			if e.order <= 0 {
+				e.order = onStack
 				for _, p := range parents[int(stack[len(stack)-1])-known] {
 					n, ok := at[p]
 					switch {
-					case !ok: // behind the end of a shallow clone
+					case !ok, all[n].order == onStack: // behind the end of a shallow clone; its own ancestor, which git has not
 					case all[n].order == 0:
 						stack, waits = append(stack, n), true
 					default:
@@ -262,7 +266,11 @@ func (x *index) encode() []byte {
 		uint(uint64(m.from))
 		uint(uint64(m.to))
 	}
-	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
+	return seal(b)
+}
+
+func seal(body []byte) []byte {
+	return binary.BigEndian.AppendUint32(body, crc32.Checksum(body, castagnoli))
 }
 
 // decode reads what encode wrote. Everything in it is checked, since a file can be cut short, and be another program's.

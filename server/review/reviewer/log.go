@@ -2,7 +2,6 @@ package reviewer
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -11,6 +10,7 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"unicode"
 )
 
 // identity is a name and an address as a commit has them.
@@ -257,13 +257,10 @@ func parseIdentity(s string) (identity, bool) {
 // clean makes one line without control characters of what stood in a commit.
 func clean(s string) string {
 	s = strings.ToValidUTF8(s, "")
-	if bytes.ContainsFunc([]byte(s), func(r rune) bool { return r < ' ' || r == 0x7f || r == '<' || r == '>' }) {
-		s = strings.Map(func(r rune) rune {
-			if r < ' ' || r == 0x7f || r == '<' || r == '>' {
-				return -1
-			}
-			return r
-		}, s)
-	}
-	return strings.TrimSpace(s)
+	return strings.TrimSpace(strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || r == '<' || r == '>' {
+			return -1
+		}
+		return r
+	}, s))
 }

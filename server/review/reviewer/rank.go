@@ -98,9 +98,7 @@ func (h *History) Rank(c Change, k Known) Ranking {
 		r.open[strings.ToLower(who)] = n
 	}
 	for _, a := range append([]string{c.Author}, c.With...) {
-		if p := h.find(a); p != none {
-			r.authors[p] = true
-		}
+		h.mark(a, r.authors)
 	}
 	r.collect()
 	r.score(fitted)

@@ -24,6 +24,18 @@ func (h *History) find(who string) int32 {
 	return none
 }
 
+// mark puts all persons that `Name <email>` can be into a set: the address can be one's and the name another's, where nothing in
+// the history joins them.
+func (h *History) mark(who string, in map[int32]bool) {
+	i, _ := parseIdentity(who)
+	if p, ok := h.byEmail[strings.ToLower(i.email)]; ok {
+		in[p] = true
+	}
+	if p, ok := h.byName[fullName(i.name)]; ok {
+		in[p] = true
+	}
+}
+
 // handles has who a login or an address is, in lower case.
 func (r *ranking) handles() map[string]int32 {
 	all := map[string]int32{}
@@ -432,7 +444,7 @@ func (w *reasons) ofFolder(p int32) string {
 		if !ok {
 			continue
 		}
-		what := fmt.Sprintf("wrote %d and reviewed %d changes", c.wrote, c.reviewed)
+		what := fmt.Sprintf("wrote %s and reviewed %d", count(c.wrote, "change"), c.reviewed)
 		if c.reviewed == 0 {
 			what = fmt.Sprintf("wrote %s", count(c.wrote, "change"))
 		} else if c.wrote == 0 {
