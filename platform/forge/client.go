@@ -279,7 +279,7 @@ func (c *client) follow(from, location string) (string, error) {
 	f, err := url.Parse(from)
 	if err == nil {
 		var to *url.URL
-		if to, err = f.Parse(location); err == nil && location != "" && to.Scheme == f.Scheme && to.Host == f.Host && to.User == nil && strings.HasPrefix(to.String(), c.base+"/") {
+		if to, err = f.Parse(location); err == nil && strings.HasPrefix(to.String(), c.base+"/") {
 			return to.String(), nil
 		}
 		if to != nil && to.Host != "" && err == nil {

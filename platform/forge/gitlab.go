@@ -1,6 +1,7 @@
 package forge
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"net/url"
@@ -20,7 +21,8 @@ type gitlabUser struct {
 	Username string
 	Name     string
 	State    string
-	Email    string `json:"public_email"`
+	Email    string // of a member; the API says it to few
+	Public   string `json:"public_email"`
 }
 
 type gitlabMerge struct {
@@ -278,7 +280,7 @@ func (g *gitlabAPI) people(ctx context.Context) ([]Person, error) {
 		}
 		for _, u := range list {
 			if u.State == "active" && !slices.ContainsFunc(out, func(p Person) bool { return p.Login == u.Username }) { // inherited twice
-				out = append(out, Person{Login: u.Username, Name: u.Name, Email: u.Email, Waiting: waiting[u.Username]})
+				out = append(out, Person{Login: u.Username, Name: u.Name, Email: cmp.Or(u.Email, u.Public), Waiting: waiting[u.Username]})
 			}
 		}
 		return false, nil

@@ -153,11 +153,11 @@ func TestGitLab(t *testing.T) {
 		case "2":
 			reply(w, 200, `[{"username":"jo","state":"active"},{"username":"left","state":"blocked"}]`, "X-Next-Page", "3")
 		default:
-			reply(w, 200, `[{"username":"lee","state":"active"}]`, "X-Next-Page", "")
+			reply(w, 200, `[{"username":"lee","state":"active","public_email":"lee@x"}]`, "X-Next-Page", "")
 		}
 	}})
 	people, err := f.People(ctx)
-	if want := []Person{{Login: "jo", Name: "Jo", Waiting: 1}, {Login: "lee"}}; err != nil || !reflect.DeepEqual(people, want) {
+	if want := []Person{{Login: "jo", Name: "Jo", Waiting: 1}, {Login: "lee", Email: "lee@x"}}; err != nil || !reflect.DeepEqual(people, want) {
 		t.Errorf("people: %+v, %v", people, err)
 	}
 	who, err := f.Identify(ctx, []Author{{Email: "lee@x"}, {Email: "many@x"}, {Email: "none@x"}, {Email: "12-mira@users.noreply.gitlab.com"}})

@@ -174,6 +174,28 @@ func TestDetect(t *testing.T) {
 	}
 }
 
+// Without a token the registry's review is opened by hand.
+func TestByHand(t *testing.T) {
+	for remote, want := range map[string]string{
+		"https://github.com/team/registry.git": "https://github.com/team/registry/compare/main...fix",
+		"git@gitlab.com:t/s/r.git":             "https://gitlab.com/t/s/r/-/merge_requests/new?merge_request%5Bsource_branch%5D=fix&merge_request%5Btarget_branch%5D=main",
+		"https://git.example.com/t/r.git":      "", "/srv/registry.git": "", "https://github.com.evil.example/t/r": "", "https://go.googlesource.com/tools": "", "": "",
+	} {
+		r, err := FromEnvironment(t.Context(), remote, func(string) string { return "" })
+		if (r == nil) != (want == "") || err != nil {
+			t.Errorf("%s: %v, %v", remote, r, err)
+		}
+		if r == nil {
+			continue
+		}
+		page, err := r.Draft(t.Context(), registryReview("c0ffee"))
+		open, err2 := r.Pending(t.Context(), "fix")
+		if page != want || !open || err != nil || err2 != nil {
+			t.Errorf("%s: %s, %v, %v, %v", remote, page, open, err, err2)
+		}
+	}
+}
+
 // A host that the user's ssh has another name for: the real ssh reads the real configuration.
 func TestAlias(t *testing.T) {
 	ssh, err := exec.LookPath("ssh")

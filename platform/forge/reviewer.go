@@ -8,15 +8,17 @@ import (
 	"fairlead.dev/platform/registry"
 )
 
-// FromEnvironment opens reviews of the registry on its remote's forge, with the token of the environment. Without a token it is nil: a review
-// is a branch then.
+// FromEnvironment opens reviews of the registry on its remote's forge, with the token of the environment. Without one, a review is a branch: on
+// a host that is known it has the page on which a review of it is opened by hand, elsewhere it is nil.
 func FromEnvironment(ctx context.Context, address string, getenv func(string) string) (registry.Reviewer, error) {
 	if !meant(getenv, address) {
-		return nil, nil
+		return byHand(ctx, address), nil
 	}
 	// A token that is no token is told before anything is asked.
-	if t, err := ownToken(getenv); err != nil || t.value == "" {
+	if t, err := ownToken(getenv); err != nil {
 		return nil, err
+	} else if t.value == "" {
+		return byHand(ctx, address), nil
 	}
 	f, err := Open(ctx, address, FromEnv(getenv, address))
 	switch {
@@ -31,6 +33,30 @@ func FromEnvironment(ctx context.Context, address string, getenv func(string) st
 	}
 	return reviews{f}, nil
 }
+
+// byHand asks no network: who has set up no token may be offline as well. What is wrong with the remote the registry says.
+func byHand(ctx context.Context, address string) registry.Reviewer {
+	r, p := parseRemote(address)
+	if kind, _ := known(r.host); p != nil || kind == "" {
+		return nil
+	}
+	f, err := Open(ctx, address, Options{})
+	if err != nil || f.Compare(Head{Branch: "b"}, "b") == "" {
+		return nil
+	}
+	return pages{f}
+}
+
+// pages is a registry.Reviewer that leaves the opening to a person.
+type pages struct{ *Forge }
+
+// Draft is the page on which the review is opened.
+func (f pages) Draft(_ context.Context, r registry.Review) (string, error) {
+	return f.Compare(Head{Branch: r.Branch}, r.Base), nil
+}
+
+// Pending cannot be known: what is not merged is waiting.
+func (f pages) Pending(context.Context, string) (bool, error) { return true, nil }
 
 // reviews is a registry.Reviewer.
 type reviews struct{ *Forge }

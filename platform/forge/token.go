@@ -254,20 +254,15 @@ func (e environment) configuration(ctx context.Context, t Target) (Token, error)
 		}
 		return e.ask(ctx, "gh", "auth", "token", "--hostname", t.Host)
 	case GitLab:
-		dirs := []string{e.getenv("GLAB_CONFIG_DIR")}
-		if dirs[0] == "" {
-			dirs = []string{filepath.Join(xdg, "glab-cli")}
-			if runtime.GOOS == "darwin" {
-				dirs = append(dirs, filepath.Join(e.home, "Library", "Application Support", "glab-cli"))
-			}
+		names := e.places(xdg, filepath.Join("glab-cli", "config.yml"))
+		if dir := e.getenv("GLAB_CONFIG_DIR"); dir != "" {
+			names = []string{filepath.Join(dir, "config.yml")}
 		}
-		for _, dir := range dirs {
-			name := filepath.Join(dir, "config.yml")
+		for _, name := range names {
 			var c struct {
 				Hosts map[string]struct {
 					Token   yaml.Node `yaml:"token"`
 					Keyring yaml.Node `yaml:"use_keyring"`
-					API     string    `yaml:"api_host"`
 				}
 			}
 			if there, err := readYAML(name, &c); err != nil || !there {
@@ -288,27 +283,42 @@ func (e environment) configuration(ctx context.Context, t Target) (Token, error)
 			}
 		}
 	case Gitea:
-		name := filepath.Join(xdg, "tea", "config.yml")
-		var c struct {
-			Logins []struct {
-				URL     string
-				Token   yaml.Node
-				Default bool
+		for _, name := range append(e.places(xdg, filepath.Join("tea", "config.yml")), filepath.Join(e.home, ".tea", "tea.yml")) {
+			var c struct {
+				Logins []struct {
+					URL     string
+					Token   yaml.Node
+					Default bool
+				}
+			}
+			if there, err := readYAML(name, &c); err != nil || !there {
+				if err != nil {
+					return Token{}, err
+				}
+				continue
+			}
+			found := ""
+			for _, l := range c.Logins {
+				u, err := url.Parse(l.URL)
+				if err == nil && strings.EqualFold(u.Host, t.Host) && l.Token.Value != "" && (found == "" || l.Default) {
+					found = l.Token.Value
+				}
+			}
+			if found != "" {
+				return newToken(found, "in "+name)
 			}
 		}
-		if there, err := readYAML(name, &c); err != nil || !there {
-			return Token{}, err
-		}
-		found := ""
-		for _, l := range c.Logins {
-			u, err := url.Parse(l.URL)
-			if err == nil && strings.EqualFold(u.Host, t.Host) && l.Token.Value != "" && (found == "" || l.Default) {
-				found = l.Token.Value
-			}
-		}
-		return newToken(found, "in "+name)
 	}
 	return Token{}, nil
+}
+
+// places are where a command that follows the XDG folders of its system keeps a file.
+func (e environment) places(xdg, name string) []string {
+	at := []string{filepath.Join(xdg, name)}
+	if runtime.GOOS == "darwin" {
+		at = append(at, filepath.Join(e.home, "Library", "Application Support", name))
+	}
+	return at
 }
 
 // ask runs a forge's command for the token that it keeps in the keyring.
@@ -326,7 +336,7 @@ func (e environment) ask(ctx context.Context, name string, args ...string) (Toke
 // helpers asks git's credential helpers, as git-credential(1) documents, and sees that none of them asks the user.
 func (e environment) helpers(ctx context.Context, t Target) (Token, error) {
 	out, err := e.run(ctx, []string{"GIT_TERMINAL_PROMPT=0", "GIT_ASKPASS=", "SSH_ASKPASS=", "GCM_INTERACTIVE=never", "LC_ALL=C"},
-		fmt.Sprintf("protocol=%s\nhost=%s\npath=%s.git\n\n", t.scheme, t.Host, t.path), "git", "-c", "core.askPass=", "-c", "credential.interactive=false", "credential", "fill")
+		fmt.Sprintf("protocol=%s\nhost=%s\npath=%s.git\n\n", t.scheme, t.Host, t.path), "git", "-c", "credential.interactive=false", "credential", "fill")
 	if err != nil {
 		if ctx.Err() != nil {
 			return Token{}, ctx.Err()

@@ -51,7 +51,8 @@ func TestUserToken(t *testing.T) {
 			"ghes.example.com:\n    users:\n        mira:\n    user: mira\n    git_protocol: https\n",
 		".config/glab-cli/config.yml": "git_protocol: ssh\nhosts:\n    gitlab.com:\n        token: !!null glpat-file\n        api_host: gitlab.com\n        api_protocol: https\n" +
 			"    lab.example.com:\n        token:\n        use_keyring: \"true\"\n        user: mira\n",
-		".config/tea/config.yml":  "logins:\n    - name: other\n      url: https://tea.example.com\n      token: tea-first\n      default: false\n    - name: main\n      url: https://tea.example.com\n      token: tea-default\n      default: true\npreferences:\n    editor: false\n",
+		".config/tea/config.yml":  "logins:\n    - name: main\n      url: https://tea.example.com\n      token: tea-default\n      default: true\n    - name: other\n      url: https://tea.example.com\n      token: tea-other\n      default: false\npreferences:\n    editor: false\n",
+		".tea/tea.yml":            "logins:\n    - name: old\n      url: https://old.example.com\n      token: tea-old\n",
 		"bad/gh/hosts.yml":        "github.com: [\noauth_token: " + secret + "\n",
 		"bad/glab-cli/config.yml": "hosts:\n    gitlab.com:\n        token: \"two words\"\n",
 		"bin/gh":                  "#!/bin/sh\n[ \"$*\" = \"auth token --hostname ghes.example.com\" ] && echo gho_keyring\n",
@@ -97,6 +98,7 @@ func TestUserToken(t *testing.T) {
 		{"git@tea.example.com:a/b", Gitea, "", "tea-default in " + home + "/.config/tea/config.yml"},
 		{"git@tea.example.com:a/b", Gitea, "GITEA_TOKEN=tea-1", "tea-default in " + home + "/.config/tea/config.yml"},
 		{"git@tea.example.com:a/b", Gitea, "GITEA_TOKEN=tea-1 GITEA_INSTANCE_URL=https://tea.example.com", "tea-1 of GITEA_TOKEN"},
+		{"git@old.example.com:a/b", Gitea, "", "tea-old in " + home + "/.tea/tea.yml"},
 		{"git@git.example.com:a/b", Gitea, "", "from-helper of git credential fill"},
 		{"https://git.example.com/a/b", GitLab, "", "from-helper of git credential fill"},
 		{"https://password.example.com/a/b", Gitea, "", ""},
