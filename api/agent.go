@@ -127,6 +127,9 @@ type Service struct {
 	// Core is the path in the pod of the core file that the last process left; empty without one.
 	Core string `json:"core,omitempty"`
 
+	// Review is the one that was made last of a change in the service's repository; null without one.
+	Review *ReviewRef `json:"review,omitempty"`
+
 	// Clients are the front ends that hold the environment, as they name themselves.
 	Clients []string `json:"clients"`
 	Keep    bool     `json:"keep,omitempty"`

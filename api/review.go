@@ -80,6 +80,7 @@ type ReviewRef struct {
 	URL    string `json:"url"`
 	Title  string `json:"title"`
 	Draft  bool   `json:"draft,omitempty"`
+	Branch string `json:"branch,omitempty"`
 }
 
 // ReviewRequest is what a person has agreed to.
@@ -102,7 +103,6 @@ type ReviewRequest struct {
 // ReviewResult is what came of it.
 type ReviewResult struct {
 	ReviewRef
-	Branch  string `json:"branch"`
 	Made    bool   `json:"made"`              // false: it was there, and was updated
 	Commit  string `json:"commit,omitempty"`  // that was made for it
 	Pushed  int    `json:"pushed"`            // commits

@@ -89,6 +89,8 @@ type runner interface {
 	dependencyMoved(name, addr string) bool
 	observed(ctx context.Context) ([]api.Seen, error)
 	form(r api.FormRequest) (string, error)
+	reviewed(r api.ReviewRef) error
+	lastReview() *api.ReviewRef
 }
 
 // Agent holds the sessions of one user: front ends ask for them, hold them and are told of them. Its goroutines, all ended
@@ -455,6 +457,7 @@ func (a *Agent) begin(plan Plan, keep bool) (*held, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	h.session, h.cancel = s, cancel
 	h.keepUntil = s.keptUntil()
+	h.state.svc.Review = s.lastReview()
 	a.sessions[name] = h
 	delete(a.ended, name)
 	a.wg.Go(func() {

@@ -46,6 +46,8 @@ func (f *fakeSession) keptUntil() time.Time                         { return f.u
 func (f *fakeSession) Discard()                                     { f.discarded = true }
 func (f *fakeSession) callAddress(_, addr string) string            { return addr }
 func (f *fakeSession) dependencyMoved(string, string) bool          { return true }
+func (f *fakeSession) reviewed(api.ReviewRef) error                 { return nil }
+func (f *fakeSession) lastReview() *api.ReviewRef                   { return nil }
 func (f *fakeSession) observed(context.Context) ([]api.Seen, error) { return nil, nil }
 func (f *fakeSession) form(api.FormRequest) (string, error)         { return "", nil }
 func (f *fakeSession) Saved(p []string)                             { f.saves = append(f.saves, p...) }

@@ -20,6 +20,7 @@
 //	POST /v1/services/NAME/leave?client   204; the last holder's leaving ends the session
 //	POST /v1/services/NAME/keep           api.KeepRequest -> 204; it lives without a holder until then
 //	POST /v1/services/NAME/dependencies   api.DependencyRequest -> 204, when it is switched; an error leaves it as it was
+//	POST /v1/services/NAME/review         api.ReviewRef -> 204: a front end has made it of the change under edit
 //	GET  /v1/services/NAME/calls          {"calls": [api.Seen]}: what the service has been seen to call
 //	POST /v1/services/NAME/form           api.FormRequest -> api.FormAnswer: the page on which access is asked for, filled in
 //	POST /v1/services/NAME/cancel         api.CancelRequest -> 204

@@ -73,6 +73,7 @@ func (a *Agent) handler() http.Handler {
 	})
 	mux.HandleFunc("GET /v1/services/{name}/calls", a.serveCalls)
 	mux.HandleFunc("POST /v1/services/{name}/form", a.serveForm)
+	mux.HandleFunc("POST /v1/services/{name}/review", a.serveReview)
 	mux.HandleFunc("GET /v1/services", func(w http.ResponseWriter, r *http.Request) {
 		answer(w, http.StatusOK, map[string]any{"services": a.services()})
 	})

@@ -39,6 +39,8 @@ type Record struct {
 	Switched map[string]api.DependencyMode `json:"switched,omitempty"`
 	// Gates are the ports here at which the service calls its dependencies on this machine, by their names.
 	Gates map[string]int `json:"gates,omitempty"`
+	// Review is the one that was made last of a change in the service's repository.
+	Review *api.ReviewRef `json:"review,omitempty"`
 	// Joined: the environment is another's, and is only followed. Token is then of no use.
 	Joined bool `json:"joined,omitempty"`
 }

@@ -33,6 +33,8 @@ type (
 	kept struct{ until time.Time }
 	// switched: the environment has its dependencies like that from now on.
 	switched struct{ wishes map[string]api.DependencyWish }
+	// reviewed: there is a review of the change now.
+	reviewed struct{ review *api.ReviewRef }
 	// callsSeen are the calls that stand refused, and what stands in the way of judging them: all of it.
 	callsSeen struct{ problems []*api.Problem }
 	// debugged: the debug session is like that now; nil: there is none.
@@ -158,6 +160,8 @@ func (s *state) apply(step any, now time.Time) bool {
 		s.kept = e.until
 	case depends:
 		s.depends(e.all)
+	case reviewed:
+		s.svc.Review = e.review
 	case callsSeen:
 		s.replace(keyCalls, keyCalls, e.problems)
 	case leaving:

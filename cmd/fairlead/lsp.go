@@ -37,7 +37,8 @@ says how to set up an editor.`,
 			code := lsp.Serve(c.Context(), os.Stdin, os.Stdout, lsp.Options{
 				Agent:   func(editor string) lsp.Agent { return newLSPAgent(f, editor) },
 				Version: version, Environ: os.Environ(), StateDir: f.state,
-				Logger: slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level})),
+				Reviews: lspReviews{f},
+				Logger:  slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level})),
 			})
 			if code != 0 {
 				return &saidError{errors.New("the editor left without saying so")}

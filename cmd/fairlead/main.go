@@ -121,7 +121,7 @@ beside the staging services of a Kubernetes cluster, and brings every save there
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	root.CompletionOptions.HiddenDefaultCmd = false
 	root.AddCommand(newRun(stdout, stderr), newJoin(stdout, stderr), newStatus(stdout), newLogs(stdout, stderr), newOpen(stdout), newStop(stdout, stderr), newEnv(stdout, stderr),
-		newAgent(stdout, stderr), newLSP(stderr), newDAP(stdout, stderr), newDebug(stdout, stderr), newSchema(stdout), newDoctor(stdout), newDeps(stdout), newAccess(stdout), newEngine(stderr), newRegistry(stdout, stderr), newPortal(stdout, stderr), newRBAC(stdout), newVersion(stdout))
+		newAgent(stdout, stderr), newLSP(stderr), newDAP(stdout, stderr), newDebug(stdout, stderr), newSchema(stdout), newDoctor(stdout), newDeps(stdout), newAccess(stdout), newReview(stdout, stderr), newEngine(stderr), newRegistry(stdout, stderr), newPortal(stdout, stderr), newRBAC(stdout), newVersion(stdout))
 	return root
 }
 

@@ -252,6 +252,11 @@ func (c *Client) Calls(ctx context.Context, name string) ([]api.Seen, error) {
 	return a.Calls, err
 }
 
+// Reviewed tells that there is a review of the change that a service has under edit.
+func (c *Client) Reviewed(ctx context.Context, name string, r api.ReviewRef) error {
+	return c.call(ctx, http.MethodPost, "/v1/services/"+url.PathEscape(name)+"/review", r, nil)
+}
+
 // Form is the page on which access is asked for. Its address signs in, once, and is for the user's own browser only.
 func (c *Client) Form(ctx context.Context, name string, r api.FormRequest) (string, error) {
 	var a api.FormAnswer

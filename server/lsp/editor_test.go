@@ -55,6 +55,11 @@ const patience = 20 * time.Second // for what should take milliseconds, on a bus
 // startEditor starts a server on pipes with this editor at the other end.
 func startEditor(t testing.TB, agent Agent) *editor {
 	t.Helper()
+	return startReviewing(t, agent, nil)
+}
+
+func startReviewing(t testing.TB, agent Agent, reviews Reviews) *editor {
+	t.Helper()
 	inR, inW := io.Pipe()
 	outR, outW := io.Pipe()
 	e := &editor{t: t, in: inW, done: make(chan int, 1), changed: make(chan struct{}), answers: map[string]chan message{}, replies: map[string]any{}}
@@ -62,7 +67,7 @@ func startEditor(t testing.TB, agent Agent) *editor {
 	state := t.TempDir()
 	go func() {
 		defer inR.Close()
-		e.done <- Serve(context.Background(), inR, outW, Options{Agent: func(string) Agent { return agent }, Version: "test", Environ: []string{"FROM=editor"}, StateDir: state, UserSettings: "-", Logger: log})
+		e.done <- Serve(context.Background(), inR, outW, Options{Agent: func(string) Agent { return agent }, Version: "test", Environ: []string{"FROM=editor"}, StateDir: state, UserSettings: "-", Reviews: reviews, Logger: log})
 	}()
 	read := make(chan struct{})
 	go func() {

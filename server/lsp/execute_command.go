@@ -31,10 +31,14 @@ const (
 
 	commandDependency = "fairlead.dependency"
 	commandAccess     = "fairlead.requestAccess"
+
+	commandReview       = "fairlead.review"
+	commandReviewPlan   = "fairlead.reviewPlan"
+	commandReviewCreate = "fairlead.reviewCreate"
 )
 
 func commandNames() []string {
-	return []string{commandRun, commandJoin, commandStop, commandKeep, commandDependency, commandAccess, commandOpen, commandLogs, commandCancel, commandRestart, commandDetails, commandDebug, commandDebugTest, commandDebugCore, commandDebugChoice}
+	return []string{commandRun, commandJoin, commandStop, commandKeep, commandDependency, commandAccess, commandOpen, commandLogs, commandCancel, commandRestart, commandDetails, commandDebug, commandDebugTest, commandDebugCore, commandDebugChoice, commandReview, commandReviewPlan, commandReviewCreate}
 }
 
 // executeCommand does what a person asked for. Each command has one argument, an object; what it leaves out is the only
@@ -87,6 +91,21 @@ func (s *Server) executeCommand(p *protocol.ExecuteCommandParams) func(context.C
 				return nil, err
 			}
 			return nil, s.requestAccess(ctx, svc, a)
+		case commandReview, commandReviewPlan:
+			var a reviewArgs
+			if err := argument(arg, &a); err != nil {
+				return nil, err
+			}
+			if name == commandReviewPlan {
+				return s.reviewPlan(ctx, a)
+			}
+			return s.review(ctx, a)
+		case commandReviewCreate:
+			var a api.ReviewRequest
+			if err := argument(arg, &a); err != nil {
+				return nil, err
+			}
+			return s.reviewCreate(ctx, a)
 		case commandStop, commandKeep, commandDependency, commandOpen, commandLogs, commandCancel, commandDetails:
 		default:
 			return nil, jsonrpc2.NewError(jsonrpc2.InvalidParams, "there is no command "+name)

@@ -152,8 +152,12 @@ func (s *Server) progress(ctx context.Context, p *progress, wait time.Duration) 
 func (s *Server) workDoneProgressCancel(params *protocol.WorkDoneProgressCancelParams) {
 	token, _ := params.Token.(protocol.String)
 	s.mu.Lock()
-	p := s.tokens[string(token)]
+	p, cancel := s.tokens[string(token)], s.works[string(token)]
 	s.mu.Unlock()
+	if cancel != nil {
+		cancel()
+		return
+	}
 	if p == nil {
 		return
 	}

@@ -27,6 +27,8 @@ type Options struct {
 	Environ []string
 	// StateDir is where fairlead.logs writes its files.
 	StateDir string
+	// Reviews makes draft reviews; nil: none are made.
+	Reviews Reviews
 	// UserSettings is the user's own settings file, as settings.Options has it.
 	UserSettings string
 	Logger       *slog.Logger
@@ -67,6 +69,7 @@ type Server struct {
 	refused   map[string][]*api.Problem // by package: what a run was refused for
 	published map[uri.URI]string
 	tokens    map[string]*progress
+	works     map[string]context.CancelFunc // by token: what work shows
 
 	restarting   bool
 	runAfterSync chan struct{}
@@ -96,7 +99,7 @@ func Serve(ctx context.Context, in io.Reader, out io.WriteCloser, o Options) int
 	}
 	s := &Server{opts: o, log: o.Logger, exit: make(chan int, 1), saving: make(chan struct{}, 1),
 		set: editorSettings{OpenBrowser: "always", CodeLens: true, Trusted: true, BuildDiagnostics: "auto"}, docs: map[uri.URI]*document{}, services: map[string]*service{}, endedWith: map[string]*api.Problem{},
-		held: map[string]*held{}, refused: map[string][]*api.Problem{}, published: map[uri.URI]string{}, tokens: map[string]*progress{}}
+		held: map[string]*held{}, refused: map[string][]*api.Problem{}, published: map[uri.URI]string{}, tokens: map[string]*progress{}, works: map[string]context.CancelFunc{}}
 	s.ctx, s.cancel = context.WithCancel(ctx)
 	s.lenses = newPulse(100*time.Millisecond, s.refreshLenses)
 	s.status = newPulse(30*time.Millisecond, s.sendServices)

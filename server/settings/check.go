@@ -68,6 +68,7 @@ var rules = map[string]rule{
 	"text-or-empty": {pattern: regexp.MustCompile(`^[^\x00]*$`), want: "text without a zero byte", hint: "remove the zero byte"},
 	"to":            {pattern: regexp.MustCompile(`^/[^\x00]*[^\x00/]$`), want: "an absolute path in the pod", hint: "begin it with / and leave out . and .. and double slashes"},
 	"url-path":      {pattern: regexp.MustCompile(`^/[^\x00-\x20]*$`), want: "a path of a URL", hint: "begin it with /, as in /healthz"},
+	"ticket":        {pattern: regexp.MustCompile(`^https?://[^\x00-\x20]*\{key\}[^\x00-\x20]*$`), want: "where a ticket is", hint: "write a URL with {key} in it, such as https://acme.atlassian.net/browse/{key}"},
 	"version":       {least: 1, most: 1},
 }
 

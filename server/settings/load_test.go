@@ -200,7 +200,7 @@ func TestProblems(t *testing.T) {
 			`3:3 settings-unknown-key kubernetes.namespaec: unknown key | did you mean "namespace"?`,
 			`4:3 settings-unknown-key kubernetes.port: unknown key | it is a key of the top level`,
 			`5:1 settings-unknown-key context: unknown key | it is a key of kubernetes`,
-			`6:1 settings-unknown-key whatever: unknown key | the keys here are version, name, main, args, env, dir, port, grace, on, kubernetes, dependencies, build, sync, hosts, watch, lease, calls, registry, services`,
+			`6:1 settings-unknown-key whatever: unknown key | the keys here are version, name, main, args, env, dir, port, grace, on, kubernetes, dependencies, build, sync, hosts, watch, lease, calls, registry, review, services`,
 		}},
 		{"types, all of them", "name: 5\nport: \"80\"\nargs: x\nenv: [A]\ngrace: 3\nkubernetes: x\nsync: {}\nhosts: [[a]]\nwatch: []\n", false, []string{
 			"1:7 settings-type name: expected text, got the number 5 | write text; a number or true and false need quotes",
@@ -230,7 +230,7 @@ func TestProblems(t *testing.T) {
 			`7:13 settings-value dependencies.f.seed: "a/b.txt" ends in none of .sql, .rdb, .redis | write the name of a Job, or a file ending in .sql, .rdb or .redis`,
 			"8:13 settings-value dependencies.g.seed: /etc/passwd.sql is not relative to this file | write it relative to ROOT",
 		}},
-		{"not a map", "- a\n", false, []string{"1:1 settings-type the file: expected a map with the keys version, name, main, args, env, dir, port, grace, on, kubernetes, dependencies, build, sync, hosts, watch, lease, calls, registry, services, got a list | write a map with the keys version, name, main, args, env, dir, port, grace, on, kubernetes, dependencies, build, sync, hosts, watch, lease, calls, registry, services"}},
+		{"not a map", "- a\n", false, []string{"1:1 settings-type the file: expected a map with the keys version, name, main, args, env, dir, port, grace, on, kubernetes, dependencies, build, sync, hosts, watch, lease, calls, registry, review, services, got a list | write a map with the keys version, name, main, args, env, dir, port, grace, on, kubernetes, dependencies, build, sync, hosts, watch, lease, calls, registry, review, services"}},
 		{"values", "name: My_Service\nport: 70000\ngrace: -1s\non: Kubernets\ndir: app\nmain: -x\nhosts: [\"http://a\", \"a:80\", \"1.2.3.4:80\"]\nkubernetes: {registry: \"https://x\", image: \"https://y\", namespace: a.b, template: A, context: \"\"}\nbuild: {flags: [race], tags: [\"a b\"], env: {\"A=B\": 1, C: }}\nwatch: {ignore: [\"[a\", \"\"], rest: soon}\n", false, []string{
 			`1:7 settings-value name: "My_Service" is not a DNS label | use at most 63 lower-case letters, digits and dashes, with a letter first and no dash last`,
 			"2:7 settings-value port: 70000 is out of range | write a number from 1 to 65535",
@@ -282,7 +282,7 @@ func TestProblems(t *testing.T) {
 		{"services", "services:\n  Orders: {}\n  a: {port: 0, verion: 1}\n  b: {services: {}}\n", false, []string{
 			`2:3 settings-value services.Orders: "Orders" is not a DNS label | use at most 63 lower-case letters, digits and dashes, with a letter first and no dash last`,
 			"3:13 settings-value services.a.port: 0 is out of range | write a number from 1 to 65535",
-			"3:16 settings-unknown-key services.a.verion: unknown key | the keys here are name, main, args, env, dir, port, grace, on, kubernetes, dependencies, build, sync, hosts, watch, lease, calls, registry",
+			"3:16 settings-unknown-key services.a.verion: unknown key | the keys here are name, main, args, env, dir, port, grace, on, kubernetes, dependencies, build, sync, hosts, watch, lease, calls, registry, review",
 			"4:7 settings-unknown-key services.b.services: unknown key | it is a key of the top level",
 		}},
 		{"version", "version: 2\nnewkey: 1\n", false, []string{"1:10 settings-version version 2 is newer than this program, which reads version 1 | install a newer fairlead, or use version: 1"}},

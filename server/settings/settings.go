@@ -53,6 +53,20 @@ type Settings struct {
 	// Registry is the git repository with the team's services and who may call what: a URL, host:path for ssh, or a path,
 	// relative to this file. Without it, it is one on this machine, which knows nothing at first.
 	Registry string `yaml:"registry" check:"remote" example:"https://git.example.com/team/registry.git"`
+	// Review says what a draft review is made of (`fairlead review`).
+	Review Review `yaml:"review"`
+}
+
+// Review says what a draft review is made of.
+type Review struct {
+	// Base is the branch that reviews are for. Without it, it is the remote's default.
+	Base string `yaml:"base" check:"text" example:"develop"`
+	// Ticket is where a ticket is, with `{key}` in it in place of its key. Without it, a ticket's key is written without a link;
+	// a number is an issue of the forge.
+	Ticket string `yaml:"ticket" check:"ticket" example:"https://acme.atlassian.net/browse/{key}"`
+	// Templates says which template is taken, by the paths that are edited. `*` is a part of a name, `**` any folders. Without one
+	// that fits, it is the one whose name names the edited folders, or the forge's own.
+	Templates map[string]string `yaml:"templates" check:"text" example:"{'docs/**': docs.md}"`
 }
 
 // Calls says what becomes of what the service calls in its environment.
