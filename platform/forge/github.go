@@ -61,7 +61,7 @@ func (g *githubAPI) review(p githubPull) Review {
 
 func (g *githubAPI) at(ctx context.Context) (string, error) {
 	p, err := g.path(ctx)
-	return "/repos/" + p, err // checked by pathPattern
+	return "/repos/" + p, err // checked by validPath
 }
 
 func (g *githubAPI) repository(ctx context.Context) (*Repository, error) {
