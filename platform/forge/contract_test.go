@@ -9,7 +9,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -157,15 +156,6 @@ func (c *contract) open(path string, o Options) *Forge {
 		c.t.Fatal(err)
 	}
 	return f
-}
-
-func host(t *testing.T, address string) string {
-	t.Helper()
-	u, err := url.Parse(address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return u.Host
 }
 
 // What every API does that is not well, seen through GitHub's.

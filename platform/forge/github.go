@@ -251,7 +251,7 @@ func (g *githubAPI) query(ctx context.Context, query string, variables map[strin
 		if status == 0 {
 			status = http.StatusUnprocessableEntity
 		}
-		return &refusal{status: status, message: clean(short(e.Message)), header: http.Header{}, method: http.MethodPost}
+		return &refusal{status: status, message: clean(short(e.Message)), header: http.Header{}}
 	}
 	if err := json.Unmarshal(a.Data, v); err != nil {
 		return g.client.answerProblem(err.Error())
