@@ -84,7 +84,7 @@ var homes = map[string][]string{
 	"github.com/spf13/":                       {"cmd/fairlead", "cmd/fairlead-platform"},
 	"github.com/klauspost/compress":           {"syncer/delta", "bridge/payload", "bridge/payload/gen"},
 	"go.lsp.dev/":                             {"server/lsp"},
-	"go.yaml.in/yaml":                         {"server/settings", "platform/registry", "platform/export", "platform/endpoint"},
+	"go.yaml.in/yaml":                         {"server/settings", "platform/registry", "platform/export", "platform/endpoint", "platform/forge"},
 	"github.com/coreos/go-oidc/":              {"platform/portal"},
 	"golang.org/x/oauth2":                     {"platform/portal"},
 	"golang.org/x/tools/go/gcexportdata":      {"server/callsite"},

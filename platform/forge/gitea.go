@@ -1,237 +1,265 @@
 package forge
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
-	"fmt"
-	"io"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
-
-	"fairlead.dev/api"
-	"fairlead.dev/platform/registry"
 )
 
-// Gitea is a repository on a Gitea or a Forgejo: a registry.Reviewer.
-type Gitea struct {
-	place
-	token   string
-	client  *http.Client
-	version string
-}
+// giteaAPI speaks the API of Gitea and Forgejo: each server has its description at /api/swagger. A draft is a title that begins with "WIP:".
+type giteaAPI struct{ *Forge }
 
-const (
-	maxAnswer = 8 << 20
-	pageSize  = 50 // Gitea's own limit
-	maxPages  = 40 // 2,000 open reviews
-)
-
-// OpenGitea finds the forge of a git remote, and asks whether it is one. The token has the rights to read the repository, and to write
-// pull requests.
-func OpenGitea(ctx context.Context, remote, token string) (*Gitea, error) {
-	p, err := find(remote)
-	if err != nil {
-		return nil, err
+type giteaPull struct {
+	Number    int
+	HTMLURL   string `json:"html_url"`
+	Title     string
+	Body      string
+	State     string
+	Draft     *bool     // older ones do not say
+	UpdatedAt time.Time `json:"updated_at"`
+	User      struct{ Login string }
+	Head      struct {
+		Ref, SHA string
+		RepoID   int64 `json:"repo_id"`
+		Repo     *struct {
+			Name  string
+			Owner struct{ Login string }
+		}
 	}
-	if token, err = checkToken(token, "the caller"); err != nil {
-		return nil, err
-	}
-	g := &Gitea{place: p, client: &http.Client{Timeout: 30 * time.Second,
-		// The token goes to the forge that was named, and nowhere that it names.
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
-	var v struct {
-		Version string `json:"version"`
-	}
-	// Without the token at first: what is no Gitea is not given it.
-	status, err := g.call(ctx, http.MethodGet, p.base+"/api/v1/version", nil, &v)
-	if g.token = token; status == http.StatusUnauthorized || status == http.StatusForbidden {
-		status, err = g.call(ctx, http.MethodGet, p.base+"/api/v1/version", nil, &v)
-	}
-	switch {
-	case err != nil:
-		return nil, err
-	case status == http.StatusUnauthorized || status == http.StatusForbidden:
-		return nil, g.refused("ask for its version", status, "")
-	case status != http.StatusOK || v.Version == "":
-		return nil, &api.Problem{Code: "forge-unknown", Message: p.base + " is not a Gitea or a Forgejo", Hint: "without a forge that is known, a review is a branch: unset " + TokenVariable}
-	}
-	g.version = v.Version
-	return g, nil
-}
-
-// FromEnvironment is the forge of a git remote, by the token of the environment. Without a token it is nil: a review is a branch then.
-func FromEnvironment(ctx context.Context, remote string, getenv func(string) string) (registry.Reviewer, error) {
-	token, err := Token(getenv)
-	if err != nil || token == "" {
-		return nil, err
-	}
-	g, err := OpenGitea(ctx, remote, token)
-	if err != nil {
-		return nil, err // not g, which would be a Reviewer that is not nil
-	}
-	return g, nil
-}
-
-// Version is what the forge says of itself.
-func (g *Gitea) Version() string { return g.version }
-
-// pull is what we read of a pull request.
-type pull struct {
-	HTMLURL string `json:"html_url"`
-	State   string `json:"state"`
-	Head    struct {
-		Ref    string `json:"ref"`
-		SHA    string `json:"sha"`
-		RepoID int64  `json:"repo_id"`
-	} `json:"head"`
 	Base struct {
+		Ref    string
 		RepoID int64 `json:"repo_id"`
-	} `json:"base"`
-}
-
-// Pending says whether a review of the branch is open.
-func (g *Gitea) Pending(ctx context.Context, branch string) (bool, error) {
-	p, err := g.find(ctx, "open", maxPages, func(p pull) bool { return p.Head.Ref == branch })
-	return p != nil, err
-}
-
-// Draft opens a draft review, or returns the one that there is: an open one of the branch, or a closed one of this very commit.
-func (g *Gitea) Draft(ctx context.Context, r registry.Review) (string, error) {
-	there := func() (string, error) {
-		p, err := g.find(ctx, "open", maxPages, func(p pull) bool { return p.Head.Ref == r.Branch })
-		if p == nil && err == nil {
-			// One page: who submits again what was closed does so soon after.
-			p, err = g.find(ctx, "closed", 1, func(p pull) bool { return p.Head.Ref == r.Branch && p.Head.SHA == r.Head })
-		}
-		if p == nil || err != nil {
-			return "", err
-		}
-		return g.link(p.HTMLURL)
 	}
-	if u, err := there(); u != "" || err != nil {
-		return u, err
+	Reviewers []*struct{ Login string } `json:"requested_reviewers"`
+	Teams     []*struct{ Name string }  `json:"requested_reviewers_teams"`
+}
+
+const giteaPage = 50 // Gitea's own limit
+
+var giteaDraft = regexp.MustCompile(`(?i)^\s*(\[wip\]|wip:)\s*`) // as it comes; WORK_IN_PROGRESS_PREFIXES can be others
+
+func (g *giteaAPI) review(p giteaPull) Review {
+	r := Review{Number: p.Number, URL: p.HTMLURL, Title: giteaDraft.ReplaceAllString(p.Title, ""), Body: p.Body, Open: p.State == "open", Head: Head{Branch: p.Head.Ref}, Base: p.Base.Ref, Commit: p.Head.SHA, Author: p.User.Login, Updated: p.UpdatedAt}
+	r.Draft = giteaDraft.MatchString(p.Title)
+	if p.Draft != nil {
+		r.Draft = *p.Draft
 	}
-	// Gitea knows a draft by its title.
-	send := map[string]string{"title": "WIP: " + r.Title, "head": r.Branch, "base": r.Base, "body": r.Body}
-	var made pull
-	status, err := g.call(ctx, http.MethodPost, g.repository()+"/pulls", send, &made)
-	switch {
-	case err != nil:
-		return "", err
-	case status == http.StatusConflict: // another was faster
-		u, err := there()
-		if u == "" && err == nil {
-			err = g.refused("open a review", status, "it says that there is one, and lists none")
+	if r.sourceOther = p.Head.RepoID != p.Base.RepoID; r.sourceOther {
+		r.Head.Owner = "unknown" // its fork is gone
+		if p.Head.Repo != nil {
+			r.Head.Owner, r.Head.Repo = p.Head.Repo.Owner.Login, p.Head.Repo.Name
 		}
-		return u, err
-	case status != http.StatusCreated:
-		return "", g.refused("open a review", status, "")
 	}
-	return g.link(made.HTMLURL)
-}
-
-// link is a page of the forge's. What it answers is shown to people who click on it.
-func (g *Gitea) link(s string) (string, error) {
-	u, err := url.Parse(s)
-	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" {
-		return "", &api.Problem{Code: "forge-answer", Message: g.base + " answered with a review that has no address", Hint: "correct ROOT_URL of the forge"}
-	}
-	return u.String(), nil
-}
-
-func (g *Gitea) repository() string {
-	return g.base + "/api/v1/repos/" + url.PathEscape(g.owner) + "/" + url.PathEscape(g.repo)
-}
-
-// find looks for a pull request from the repository itself. Gitea has no way to ask for those of one branch: what it finds by base
-// and head is any of them, the oldest closed one for instance.
-func (g *Gitea) find(ctx context.Context, state string, pages int, is func(pull) bool) (*pull, error) {
-	for page := 1; page <= pages; page++ {
-		var list []pull
-		q := url.Values{"state": {state}, "sort": {"recentupdate"}, "limit": {strconv.Itoa(pageSize)}, "page": {strconv.Itoa(page)}}
-		status, err := g.call(ctx, http.MethodGet, g.repository()+"/pulls?"+q.Encode(), nil, &list)
-		if err != nil {
-			return nil, err
+	for _, u := range p.Reviewers {
+		if u != nil {
+			r.Reviewers = append(r.Reviewers, u.Login)
 		}
-		if status != http.StatusOK {
-			return nil, g.refused("list the reviews", status, "")
+	}
+	for _, t := range p.Teams {
+		if t != nil {
+			r.Reviewers = append(r.Reviewers, t.Name)
+		}
+	}
+	return r
+}
+
+func (g *giteaAPI) at(ctx context.Context) (string, error) {
+	p, err := g.path(ctx)
+	return "/repos/" + p, err // checked by validPath
+}
+
+func (g *giteaAPI) repository(ctx context.Context) (*Repository, error) {
+	type repo struct {
+		FullName    string `json:"full_name"`
+		HTMLURL     string `json:"html_url"`
+		Default     string `json:"default_branch"`
+		CloneURL    string `json:"clone_url"`
+		SSHURL      string `json:"ssh_url"`
+		Archived    bool
+		Permissions struct{ Push bool }
+	}
+	var v struct {
+		repo
+		Parent *repo
+	}
+	if _, err := g.client.get(ctx, "/repos/"+g.Path, nil, &v); err != nil {
+		return nil, err
+	}
+	r := &Repository{Path: v.FullName, URL: v.HTMLURL, Default: v.Default, CanPush: v.Permissions.Push, Archived: v.Archived}
+	if p := v.Parent; p != nil {
+		r.Parent = &Parent{Path: p.FullName, Default: p.Default, CloneURL: p.CloneURL, SSHURL: p.SSHURL}
+	}
+	return r, nil
+}
+
+// list goes through all that are open: there is no filter by branch, and what is asked by base and head is any of them, the oldest closed one
+// for instance.
+func (g *giteaAPI) list(ctx context.Context, head Head, base string, open bool) ([]Review, error) {
+	at, err := g.at(ctx)
+	if err != nil {
+		return nil, err
+	}
+	q, pages := url.Values{"state": {"closed"}, "sort": {"recentupdate"}, "limit": {strconv.Itoa(giteaPage)}}, 1
+	if open {
+		q.Set("state", "open")
+		pages = maxPages
+	}
+	if base != "" {
+		q.Set("base_branch", base) // older ones do not know it
+	}
+	var out []Review
+	err = g.client.pages(ctx, at+"/pulls", q, pages, func(a *answer) (bool, error) {
+		var list []giteaPull
+		if err := g.client.decode(a, &list); err != nil {
+			return false, err
 		}
 		for _, p := range list {
-			if p.Head.RepoID == p.Base.RepoID && is(p) {
-				return &p, nil
+			r := g.review(p)
+			if r.Head.Branch == head.Branch && strings.EqualFold(r.Head.Owner, head.Owner) && (head.Repo == "" || strings.EqualFold(r.Head.Repo, head.Repo)) && (base == "" || r.Base == base) {
+				out = append(out, r)
 			}
 		}
-		if len(list) == 0 {
-			break
-		}
-	}
-	return nil, nil
+		return open && len(out) > 0, nil
+	})
+	return out, err
 }
 
-func (g *Gitea) refused(act string, status int, why string) *api.Problem {
-	p := &api.Problem{Code: "forge-refused", Message: fmt.Sprintf("%s does not let Fairlead %s in %s/%s: %d %s", g.base, act, g.owner, g.repo, status, http.StatusText(status))}
-	if why != "" {
-		p.Message += ": " + why
-	}
-	switch status {
-	case http.StatusUnauthorized, http.StatusForbidden:
-		p.Hint = "give the token in " + TokenFileVariable + " the rights to read repositories and to write issues and pull requests"
-	case http.StatusNotFound:
-		p.Hint = "see that the token's owner may read the repository, and that it has pull requests"
-	default:
-		p.Hint = "the branch is pushed: open its review there by hand"
-	}
-	return p
-}
-
-// call makes one request, and reads a good answer into v.
-func (g *Gitea) call(ctx context.Context, method, address string, body, v any) (int, error) {
-	var send io.Reader
-	if body != nil {
-		b, err := json.Marshal(body)
-		if err != nil {
-			return 0, err
-		}
-		send = bytes.NewReader(b)
-	}
-	req, err := http.NewRequestWithContext(ctx, method, address, send)
+func (g *giteaAPI) create(ctx context.Context, d Draft) (*Review, error) {
+	at, err := g.at(ctx)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	if g.token != "" {
-		req.Header.Set("Authorization", "token "+g.token)
-	}
-	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	req.Header.Set("Accept", "application/json")
-	res, err := g.client.Do(req)
-	if err != nil {
-		if ctx.Err() != nil {
-			return 0, ctx.Err()
+	head := d.Head.Branch
+	if !d.Head.own() {
+		head = d.Head.Owner + ":" + head
+		if d.Head.Repo != "" {
+			head = d.Head.Owner + "/" + d.Head.Repo + ":" + d.Head.Branch
 		}
-		return 0, &api.Problem{Code: "forge-away", Message: "the forge " + g.base + " cannot be reached: " + clean(err.Error()), Hint: "submit it again when it answers; it will not be made twice"}
 	}
-	defer res.Body.Close()
-	if res.StatusCode/100 != 2 {
-		return res.StatusCode, nil
+	var p giteaPull
+	if _, err := g.client.send(ctx, http.MethodPost, g.client.base+at+"/pulls", map[string]string{"title": "WIP: " + d.Title, "body": d.Body, "head": head, "base": d.Base}, &p); err != nil {
+		return nil, err
 	}
-	if err := json.NewDecoder(io.LimitReader(res.Body, maxAnswer)).Decode(v); err != nil {
-		return res.StatusCode, &api.Problem{Code: "forge-answer", Message: g.base + " answered with what is not its API's: " + clean(err.Error()), Hint: "see that the address is a Gitea's or a Forgejo's"}
-	}
-	return res.StatusCode, nil
+	return g.made(g.review(p))
 }
 
-func clean(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
-			return ' '
+func (g *giteaAPI) update(ctx context.Context, number int, c Change) (*Review, error) {
+	at, err := g.at(ctx)
+	if err != nil {
+		return nil, err
+	}
+	at += "/pulls/" + strconv.Itoa(number)
+	var p giteaPull
+	if _, err := g.client.get(ctx, at, nil, &p); err != nil {
+		return nil, err
+	}
+	send := map[string]string{}
+	if c.Title != nil {
+		// A title without it would publish the review. Whatever makes this one a draft is kept.
+		send["title"] = giteaDraft.FindString(p.Title) + *c.Title
+	}
+	if c.Body != nil {
+		send["body"] = *c.Body
+	}
+	if len(send) > 0 {
+		if _, err := g.client.send(ctx, http.MethodPatch, g.client.base+at, send, &p); err != nil {
+			return nil, err
 		}
-		return r
-	}, s)
+	}
+	return g.made(g.review(p))
+}
+
+func (g *giteaAPI) request(ctx context.Context, number int, r Reviewers) (Requested, error) {
+	at, err := g.at(ctx)
+	if err != nil {
+		return Requested{}, err
+	}
+	at += "/pulls/" + strconv.Itoa(number)
+	return oneByOne(r, func(r Reviewers) ([]string, error) {
+		send := map[string][]string{}
+		if len(r.People) > 0 {
+			send["reviewers"] = r.People
+		}
+		for _, t := range r.Teams {
+			send["team_reviewers"] = append(send["team_reviewers"], t[strings.LastIndex(t, "/")+1:])
+		}
+		if _, err := g.client.send(ctx, http.MethodPost, g.client.base+at+"/requested_reviewers", send, nil); err != nil {
+			return nil, err
+		}
+		// It answers with the requests that are new; who is asked now the review says.
+		var p giteaPull
+		if _, err := g.client.get(ctx, at, nil, &p); err != nil {
+			return nil, err
+		}
+		return g.review(p).Reviewers, nil
+	})
+}
+
+type giteaUser struct {
+	Login string
+	Name  string `json:"full_name"`
+	Email string
+}
+
+func (g *giteaAPI) people(ctx context.Context) ([]Person, error) {
+	at, err := g.at(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var open []giteaPull
+	if _, err := g.client.get(ctx, at+"/pulls", url.Values{"state": {"open"}, "sort": {"recentupdate"}, "limit": {strconv.Itoa(giteaPage)}}, &open); err != nil {
+		return nil, err
+	}
+	waiting := map[string]int{}
+	for _, p := range open {
+		for _, u := range g.review(p).Reviewers {
+			waiting[u]++
+		}
+	}
+	var list []giteaUser
+	if _, err := g.client.get(ctx, at+"/reviewers", nil, &list); err != nil {
+		return nil, err
+	}
+	var out []Person
+	for _, u := range list[:min(len(list), maxPeople)] {
+		out = append(out, Person{Login: u.Login, Name: u.Name, Email: visible(u.Email), Waiting: waiting[u.Login]})
+	}
+	return out, nil
+}
+
+// visible is an address that is one: Gitea answers with login@noreply.HOST where the user hides theirs.
+func visible(email string) string {
+	if _, domain, _ := strings.Cut(email, "@"); domain == "" || strings.HasPrefix(domain, "noreply.") {
+		return ""
+	}
+	return email
+}
+
+// identify asks for the commits, whose author's account Gitea has found by any of its addresses.
+func (g *giteaAPI) identify(ctx context.Context, authors []Author) (map[string]string, error) {
+	at, err := g.at(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]string{}
+	q := url.Values{"stat": {"false"}, "verification": {"false"}, "files": {"false"}}
+	for _, a := range authors {
+		if a.Commit == "" {
+			continue
+		}
+		var c struct{ Author *giteaUser }
+		_, err := g.client.get(ctx, at+"/git/commits/"+a.Commit, q, &c)
+		switch {
+		case is(err, http.StatusNotFound, http.StatusUnprocessableEntity): // it is not pushed
+		case err != nil:
+			return nil, err
+		case c.Author != nil && c.Author.Login != "":
+			out[a.Email] = c.Author.Login
+		}
+	}
+	return out, nil
 }

@@ -21,7 +21,7 @@
 //	Decide(*Snapshot, caller, callee, email) Decision    pure: review or not, and why
 //	CheckName, CheckMethod, CheckPattern, CheckRemote    what a file may have, for forms
 //
-// A review is opened by Options.Reviewer: forge.FromEnvironment is one, where there is a forge and a token.
+// A review is opened by Options.Reviewer: forge.FromEnvironment is one, where there is a forge and a token, or a page to open it by hand.
 //
 // Every error is an *api.Problem, or the context's.
 //

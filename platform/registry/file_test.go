@@ -235,19 +235,6 @@ func TestDocumentation(t *testing.T) {
 	}
 }
 
-func TestCompareLink(t *testing.T) {
-	for remote, want := range map[string]string{
-		"https://github.com/team/registry.git": "https://github.com/team/registry/compare/main...fairlead/a-b-1",
-		"git@github.com:team/registry.git":     "https://github.com/team/registry/compare/main...fairlead/a-b-1",
-		"ssh://git@gitlab.com/t/s/r.git":       "https://gitlab.com/t/s/r/-/merge_requests/new?merge_request%5Bsource_branch%5D=fairlead%2Fa-b-1&merge_request%5Btarget_branch%5D=main",
-		"https://git.example.com/t/r.git":      "", "/srv/registry.git": "", "https://github.com.evil.example/t/r": "",
-	} {
-		if got := compareLink(remote, "main", "fairlead/a-b-1"); got != want {
-			t.Errorf("%s: %s, want %s", remote, got, want)
-		}
-	}
-}
-
 func FuzzParse(f *testing.F) {
 	for _, s := range []string{"version: 1\nname: a\n", "version: 1\nname: a\ncalls:\n  - service: b\n    methods: [/x.Y/Z, 'GET /a/*']\n    reason: |\n      x\n", "{version: 1, name: a, calls: []}", "a: &x [*x]\n", "? {a: b}\n: c\n", "version: 1\nname: a\ncalls:\n- {service: b, methods: ['*']} # x\n\n\n"} {
 		f.Add([]byte(s), "/b.B/C", "why")

@@ -40,9 +40,10 @@ type Options struct {
 
 // Reviewer is the forge that the remote is on.
 type Reviewer interface {
-	// Draft opens a draft review of a branch, or returns the one that it has: an open one, or one of this very commit.
+	// Draft opens a draft review of a branch, or returns the one that it has: an open one, or one of this very commit. Where somebody has
+	// to open it by hand, it returns the page for that.
 	Draft(context.Context, Review) (url string, err error)
-	// Pending says whether a review of the branch is open.
+	// Pending says whether a review of the branch is open, as far as that can be known.
 	Pending(ctx context.Context, branch string) (bool, error)
 }
 

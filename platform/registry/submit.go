@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -415,7 +414,6 @@ func calls(s *Service) []Grant {
 func (r *Registry) draft(ctx context.Context, t tips, res Result, branch, head string, q Request) (Result, error) {
 	res.Branch = branch
 	if r.opts.Reviewer == nil {
-		res.Review = compareLink(r.git.remote, t.branch, branch)
 		return res, nil
 	}
 	body := cmp.Or(q.Reason, "No reason was given.") + "\n\nAsked for by " + cmp.Or(q.Author.Name, q.Author.Email) + ". It is in force when it is merged.\n\n"
@@ -429,28 +427,3 @@ func (r *Registry) draft(ctx context.Context, t tips, res Result, branch, head s
 	res.Review = u
 	return res, nil
 }
-
-// compareLink is the page where a review of a branch is opened by hand, on the forges that are known by their host.
-func compareLink(remote, base, branch string) string {
-	if !schemePattern.MatchString(remote) { // git@github.com:team/registry.git
-		host, path, ok := strings.Cut(remote, ":")
-		if !ok {
-			return ""
-		}
-		remote = "ssh://" + host + "/" + path
-	}
-	u, err := url.Parse(remote)
-	if err != nil {
-		return ""
-	}
-	repo := "https://" + u.Hostname() + "/" + strings.Trim(strings.TrimSuffix(u.Path, ".git"), "/")
-	switch u.Hostname() {
-	case "github.com", "codeberg.org", "gitea.com":
-		return repo + "/compare/" + url.PathEscape(base) + "..." + escapeBranch(branch)
-	case "gitlab.com":
-		return repo + "/-/merge_requests/new?" + url.Values{"merge_request[source_branch]": {branch}, "merge_request[target_branch]": {base}}.Encode()
-	}
-	return ""
-}
-
-func escapeBranch(b string) string { return strings.ReplaceAll(url.PathEscape(b), "%2F", "/") }

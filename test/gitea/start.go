@@ -25,6 +25,7 @@ import (
 // Server is a Gitea that runs, until the test ends.
 type Server struct {
 	URL   string // without a slash at its end
+	SSH   string // its own ssh server, as ssh://git@127.0.0.1:2222
 	Token string // of the administrator
 
 	exe, home, user string
@@ -82,6 +83,13 @@ func Start(t testing.TB) *Server {
 	s.user = name
 	port := freeport.Get(t)
 	s.URL = "http://127.0.0.1:" + port
+	ssh := freeport.Get(t)
+	s.SSH = "ssh://git@127.0.0.1:" + ssh
+	// Made here, since its own would be RSA of 4,096 bits, which takes seconds.
+	hostKey := filepath.Join(home, "host_key")
+	if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", hostKey).CombinedOutput(); err != nil {
+		t.Fatalf("ssh-keygen: %v: %s", err, out)
+	}
 	ini := fmt.Sprintf(`APP_NAME = Test
 RUN_USER = %s
 RUN_MODE = prod
@@ -93,7 +101,13 @@ HTTP_PORT = %s
 ROOT_URL = %s/
 STATIC_ROOT_PATH = %s
 OFFLINE_MODE = true
-DISABLE_SSH = true
+START_SSH_SERVER = true
+BUILTIN_SSH_SERVER_USER = git
+SSH_LISTEN_HOST = 127.0.0.1
+SSH_LISTEN_PORT = %s
+SSH_DOMAIN = 127.0.0.1
+SSH_PORT = %s
+SSH_SERVER_HOST_KEYS = %s
 [database]
 DB_TYPE = sqlite3
 SQLITE_TIMEOUT = 60000
@@ -115,12 +129,15 @@ ISSUE_INDEXER_TYPE = db
 ALLOWED_HOST_LIST = loopback
 [repository]
 DEFAULT_BRANCH = main
-`, name, home, port, s.URL, filepath.Join(dir, "static"), filepath.Join(home, "gitea.db"))
+`, name, home, port, s.URL, filepath.Join(dir, "static"), ssh, ssh, hostKey, filepath.Join(home, "gitea.db"))
 	if err := os.WriteFile(filepath.Join(home, "app.ini"), []byte(ini), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if s.as != nil {
-		if err := os.Chown(filepath.Join(home, "app.ini"), int(s.as.Uid), int(s.as.Gid)); err != nil {
+	for _, f := range []string{"app.ini", "host_key", "host_key.pub"} {
+		if s.as == nil {
+			break
+		}
+		if err := os.Chown(filepath.Join(home, f), int(s.as.Uid), int(s.as.Gid)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -190,7 +207,13 @@ func (s *Server) run(t testing.TB, args ...string) string {
 
 func (s *Server) token(t testing.TB, name string) string {
 	t.Helper()
-	out := s.run(t, "admin", "user", "generate-access-token", "--username", name, "--token-name", "test", "--scopes", "all", "--raw")
+	return s.Scoped(t, name, "all")
+}
+
+// Scoped makes a token of a user's with these scopes only, such as "write:repository,read:user".
+func (s *Server) Scoped(t testing.TB, name, scopes string) string {
+	t.Helper()
+	out := s.run(t, "admin", "user", "generate-access-token", "--username", name, "--token-name", "test "+scopes, "--scopes", scopes, "--raw")
 	lines := strings.Split(out, "\n")
 	return strings.TrimSpace(lines[len(lines)-1])
 }
