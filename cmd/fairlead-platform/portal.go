@@ -39,8 +39,8 @@ func newPortal(stderr io.Writer) *cobra.Command {
 registry. It logs to stderr, as JSON, and ends with SIGTERM. docs/portal.md has a whole example.
 
 Secrets are files, never flags: --oidc-client-secret-file, --read-token-file, those of teams' notifications
-in --secrets (or FAIRLEAD_SECRET_NAME), the forge's token in FAIRLEAD_FORGE_TOKEN_FILE. E-mail goes by the
-server of FAIRLEAD_MAIL_SERVER.`,
+in --secrets (or FAIRLEAD_SECRET_NAME), the forge's token in FAIRLEAD_FORGE_TOKEN_FILE, with
+its address in FAIRLEAD_FORGE_URL. E-mail goes by the server of FAIRLEAD_MAIL_SERVER.`,
 		Example: `  fairlead-platform portal --url https://portal.example.com --listen :8443 --tls-cert tls.crt --tls-key tls.key \
     --registry https://git.example.com/shop/registry.git \
     --oidc-issuer https://id.example.com --oidc-client-id portal --oidc-client-secret-file oidc-secret`,

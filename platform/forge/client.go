@@ -122,7 +122,6 @@ type refusal struct {
 	status  int
 	message string // what the forge said, cleaned
 	header  http.Header
-	method  string
 }
 
 func (r *refusal) Error() string {
@@ -181,7 +180,7 @@ func (c *client) send(ctx context.Context, method, address string, body, v any) 
 		return nil, err
 	}
 	if a.status/100 != 2 {
-		return nil, &refusal{status: a.status, message: errorText(a.body), header: a.header, method: method}
+		return nil, &refusal{status: a.status, message: errorText(a.body), header: a.header}
 	}
 	if v == nil || a.status == http.StatusNoContent {
 		return a, nil

@@ -9,7 +9,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -159,15 +158,6 @@ func (c *contract) open(path string, o Options) *Forge {
 	return f
 }
 
-func host(t *testing.T, address string) string {
-	t.Helper()
-	u, err := url.Parse(address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return u.Host
-}
-
 // What every API does that is not well, seen through GitHub's.
 func TestTrouble(t *testing.T) {
 	elsewhere := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
@@ -202,6 +192,7 @@ func TestTrouble(t *testing.T) {
 		"a proxy's sign-in": {page(200, "text/html; charset=utf-8", "<!DOCTYPE html><title>Sign in</title>"), "forge-answer", "web page", 1},
 		"not JSON":          {page(200, "application/json", "{"), "forge-answer", "not its API's", 1},
 		"no repository":     {answers(200, `{}`), "forge-answer", "without a name", 1},
+		"a path upwards":    {answers(200, `{"full_name":"team/../../admin"}`), "forge-answer", "without a name", 1},
 		"too large":         {page(200, "application/json", strings.Repeat(" ", maxAnswer+1)), "forge-answer", "8 MiB", 1},
 		"elsewhere":         {answers(302, ``, "Location", elsewhere.URL+"/api/v3/repos/team/shop"), "forge-moved", "no token", 1},
 		"out of the API":    {answers(302, ``, "Location", "/login"), "forge-moved", "no token", 1},

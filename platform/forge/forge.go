@@ -174,7 +174,7 @@ func (f *Forge) Authenticated(ctx context.Context) (from string, ok bool, err er
 
 // On is another repository of the same forge, such as a fork's parent.
 func (f *Forge) On(path string) (*Forge, error) {
-	if !pathPattern.MatchString(path) || strings.Contains(path, "..") {
+	if !validPath(path) {
 		return nil, &api.Problem{Code: "forge-remote", Message: strconv.Quote(short(path)) + " is no repository's path", Hint: "write it as owner/repository"}
 	}
 	o := &Forge{Kind: f.Kind, URL: f.URL, Path: path, Why: f.Why, remote: f.remote, client: f.client}
@@ -197,7 +197,7 @@ func (f *Forge) Repository(ctx context.Context) (*Repository, error) {
 	if err != nil {
 		return nil, f.problem("read the repository", err)
 	}
-	if !pathPattern.MatchString(r.Path) {
+	if !validPath(r.Path) {
 		return nil, f.client.answerProblem("a repository without a name")
 	}
 	r.Renamed = !strings.EqualFold(r.Path, f.Path)
@@ -392,10 +392,20 @@ func checkHead(h Head) *api.Problem {
 	if !validBranch(h.Branch) {
 		return bad("branch", h.Branch)
 	}
-	if h.Owner != "" && !pathPattern.MatchString(h.Owner) || h.Repo != "" && !pathPattern.MatchString(h.Repo) {
+	if h.Owner != "" && !validPath(h.Owner) || h.Repo != "" && !validPath(h.Repo) {
 		return bad("repository", h.Owner+"/"+h.Repo)
 	}
 	return nil
+}
+
+// validPath is for owner/repository, also as a forge says it: what is made of it stays below the API's address.
+func validPath(p string) bool {
+	for seg := range strings.SplitSeq(p, "/") {
+		if seg == "." || seg == ".." {
+			return false
+		}
+	}
+	return pathPattern.MatchString(p)
 }
 
 func validBranch(b string) bool {

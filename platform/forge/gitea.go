@@ -69,7 +69,7 @@ func (g *giteaAPI) review(p giteaPull) Review {
 
 func (g *giteaAPI) at(ctx context.Context) (string, error) {
 	p, err := g.path(ctx)
-	return "/repos/" + p, err // checked by pathPattern
+	return "/repos/" + p, err // checked by validPath
 }
 
 func (g *giteaAPI) repository(ctx context.Context) (*Repository, error) {

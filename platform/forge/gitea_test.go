@@ -266,7 +266,7 @@ func testRegistry(t *testing.T, g *gitea.Server, token string) {
 	t.Setenv("GIT_CONFIG_GLOBAL", filepath.Join(dir, "gitconfig"))
 	tokenFile := filepath.Join(dir, "token")
 	write(t, tokenFile, token+"\n")
-	env := map[string]string{TokenFileVariable: tokenFile}
+	env := map[string]string{TokenFileVariable: tokenFile, URLVariable: g.URL}
 	reviewer, err := FromEnvironment(t.Context(), remote, func(k string) string { return env[k] })
 	if err != nil {
 		t.Fatal(err)

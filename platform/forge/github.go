@@ -61,7 +61,7 @@ func (g *githubAPI) review(p githubPull) Review {
 
 func (g *githubAPI) at(ctx context.Context) (string, error) {
 	p, err := g.path(ctx)
-	return "/repos/" + p, err // checked by pathPattern
+	return "/repos/" + p, err // checked by validPath
 }
 
 func (g *githubAPI) repository(ctx context.Context) (*Repository, error) {
@@ -251,7 +251,7 @@ func (g *githubAPI) query(ctx context.Context, query string, variables map[strin
 		if status == 0 {
 			status = http.StatusUnprocessableEntity
 		}
-		return &refusal{status: status, message: clean(short(e.Message)), header: http.Header{}, method: http.MethodPost}
+		return &refusal{status: status, message: clean(short(e.Message)), header: http.Header{}}
 	}
 	if err := json.Unmarshal(a.Data, v); err != nil {
 		return g.client.answerProblem(err.Error())

@@ -167,7 +167,11 @@ func TestGitHub(t *testing.T) {
 		}
 		reply(w, 200, "["+githubPullJSON(c.URL, 5, "team", "fix", true)+"]")
 	}})
-	reviewer := reviews{f}
+	env := map[string]string{TokenVariable: secret, URLVariable: c.URL}
+	reviewer, err := FromEnvironment(ctx, c.URL+"/team/old.git", func(k string) string { return env[k] })
+	if err != nil {
+		t.Fatal(err)
+	}
 	if u, err := reviewer.Draft(ctx, registryReview("c0ffee")); err != nil || u != c.URL+"/team/shop/pull/5" {
 		t.Errorf("what was closed: %s, %v", u, err)
 	}

@@ -114,7 +114,7 @@ func (r remote) split(kind Kind, given string) (base, path string, _ *api.Proble
 	}
 	segments := strings.Split(path, "/")
 	n := len(segments)
-	if n < 2 || !pathPattern.MatchString(path) {
+	if n < 2 || !validPath(path) {
 		return "", "", &api.Problem{Code: "forge-remote", Message: r.String() + " has no owner and repository", Hint: "write the remote as https://git.example.com/team/shop.git"}
 	}
 	if kind != GitLab && n > 2 {
@@ -171,8 +171,12 @@ func Open(ctx context.Context, address string, o Options) (*Forge, error) {
 		given = strings.TrimSuffix(u.Scheme+"://"+u.Host+u.EscapedPath(), "/")
 	}
 	kind, why := o.Kind, (*api.Problem)(nil)
-	if given == "" {
-		k, pages := known(r.host)
+	host := r.host
+	if given != "" {
+		u, _ := url.Parse(given) // it was one
+		host = strings.ToLower(u.Hostname())
+	}
+	if k, pages := known(host); given == "" || k != "" {
 		if k == "" && r.scheme == "ssh" {
 			if real := sshHost(ctx, r.host); real != r.host {
 				r.host = real

@@ -35,6 +35,8 @@ func TestRemote(t *testing.T) {
 		{"https://example.com/git/team/shop.git", Gitea, "", "gitea https://example.com/git team/shop"},
 		{"https://example.com/git/team/shop.git", GitLab, "https://example.com/git/", "gitlab https://example.com/git team/shop"},
 		{"ssh://git@git.example.com:2222/team/shop.git", Gitea, "", "gitea https://git.example.com team/shop"},
+		{"git@github.com:team/shop.git", "", "https://github.com", "github https://github.com team/shop"},
+		{"ssh://git@ssh.github.com:443/team/shop.git", "", "https://github.com/", "github https://github.com team/shop"},
 		{"ssh://git@[::1]:2222/team/shop.git", Gitea, "http://127.0.0.1:3000", "gitea http://127.0.0.1:3000 team/shop"},
 		{"http://127.0.0.1:3000/team/shop.git", Gitea, "", "gitea http://127.0.0.1:3000 team/shop"},
 		{"/srv/shop.git", "", "", "git  /srv/shop.git"},
@@ -160,12 +162,12 @@ func TestDetect(t *testing.T) {
 		t.Errorf("a server that is gone: a %s: %v", f.Kind, f.Why)
 	}
 	// The registry's reviews were asked for with a token: that there can be none is an error.
-	env := map[string]string{TokenVariable: secret}
+	env := map[string]string{TokenVariable: secret, URLVariable: srv.URL}
 	getenv := func(k string) string { return env[k] }
 	if r, err := FromEnvironment(t.Context(), srv.URL+"/team/registry.git", getenv); r != nil || code(t, err) != "forge-away" {
 		t.Errorf("a registry on a server that is gone: %v", err)
 	}
-	if r, err := FromEnvironment(t.Context(), "/srv/registry.git", getenv); r != nil || code(t, err) != "forge-none" {
+	if r, err := FromEnvironment(t.Context(), "/srv/registry.git", getenv); r != nil || err != nil {
 		t.Errorf("a registry in a folder: %v", err)
 	}
 	env[URLVariable] = "https://git.example.com"

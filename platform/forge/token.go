@@ -21,8 +21,8 @@ import (
 	"fairlead.dev/api"
 )
 
-// The variables that say which forge it is and have its token. A token stands in a file or in the variable; the file goes before it.
-// With URLVariable all of them are that forge's alone, and not used for a remote on another host.
+// The variables that say which forge it is and have its token. A token stands in a file or in the variable; the file goes before it. URLVariable
+// says for which forge all of them are: a remote is written by whoever wrote the repository, and must not be enough to be sent a token.
 const (
 	TokenFileVariable = "FAIRLEAD_FORGE_TOKEN_FILE"
 	TokenVariable     = "FAIRLEAD_FORGE_TOKEN"
@@ -93,11 +93,21 @@ func meant(getenv func(string) string, address string) bool {
 		return true // nothing is said, or Open says what is wrong with it
 	}
 	r, p := parseRemote(address)
-	return p == nil && r.host == strings.ToLower(u.Hostname())
+	host := strings.ToLower(u.Hostname())
+	_, pages := known(r.host) // ssh.github.com is github.com's
+	return p == nil && (r.host == host || pages == "https://"+host)
 }
 
 // ownToken is the token of our own variables, or none where none is set.
 func ownToken(getenv func(string) string) (Token, error) {
+	t, err := readOwn(getenv)
+	if t.value != "" && getenv(URLVariable) == "" {
+		return Token{}, &api.Problem{Code: "forge-token", Message: "the token " + t.From + " does not say for which forge it is", Hint: "set " + URLVariable + " to the address of the forge's pages, as https://git.example.com"}
+	}
+	return t, err
+}
+
+func readOwn(getenv func(string) string) (Token, error) {
 	name := getenv(TokenFileVariable)
 	if name == "" {
 		return newToken(getenv(TokenVariable), "of "+TokenVariable)
@@ -135,7 +145,7 @@ func newToken(value, from string) (Token, error) {
 }
 
 func (c *client) noToken() *api.Problem {
-	return &api.Problem{Code: "forge-no-token", Message: "there is no token for " + c.name, Hint: login(c.kind, c.host) + ", or write one into a file that " + TokenFileVariable + " names; it needs " + scopes[c.kind]}
+	return &api.Problem{Code: "forge-no-token", Message: "there is no token for " + c.name, Hint: login(c.kind, c.host) + ", or write one into a file, name that in " + TokenFileVariable + " and set " + URLVariable + "=" + c.scheme + "://" + c.host + "; it needs " + scopes[c.kind]}
 }
 
 // login is how a user signs in.

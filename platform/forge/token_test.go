@@ -21,7 +21,7 @@ func TestOwnToken(t *testing.T) {
 	}{
 		{"", "", "", false}, {"", "secret-2", "secret-2", false}, {"token", "secret-2", "secret-1", false}, {"empty", "secret-2", "", true}, {"gone", "", "", true}, {"lines", "", "", true}, {"", "a b", "", true},
 	} {
-		env := map[string]string{TokenVariable: c.value}
+		env := map[string]string{TokenVariable: c.value, URLVariable: "https://git.example.com"}
 		if c.file != "" {
 			env[TokenFileVariable] = filepath.Join(dir, c.file)
 		}
@@ -32,6 +32,10 @@ func TestOwnToken(t *testing.T) {
 		if err != nil && (code(t, err) != "forge-token" || strings.Contains(err.Error(), "X-Header")) {
 			t.Errorf("%+v: %v", c, err)
 		}
+	}
+	bare := map[string]string{TokenVariable: secret}
+	if _, err := ownToken(func(k string) string { return bare[k] }); code(t, err) != "forge-token" || !strings.Contains(told(err).Hint, URLVariable) {
+		t.Errorf("a token that is for no forge: %v", err)
 	}
 	env := map[string]string{TokenVariable: secret, KindVariable: "GitLab", URLVariable: "https://git.example.com/lab"}
 	getenv := func(k string) string { return env[k] }
@@ -83,7 +87,9 @@ func TestUserToken(t *testing.T) {
 		{"git@github.com:a/b", "", "", "gho_file in " + home + "/.config/gh/hosts.yml"},
 		{"git@github.com:a/b", "", "GITHUB_TOKEN=ghp_2", "ghp_2 of GITHUB_TOKEN"},
 		{"git@github.com:a/b", "", "GITHUB_TOKEN=ghp_2 GH_TOKEN=ghp_1", "ghp_1 of GH_TOKEN"},
-		{"git@github.com:a/b", "", "GH_TOKEN=ghp_1 FAIRLEAD_FORGE_TOKEN=own", "own of FAIRLEAD_FORGE_TOKEN"},
+		{"git@github.com:a/b", "", "GH_TOKEN=ghp_1 FAIRLEAD_FORGE_TOKEN=own FAIRLEAD_FORGE_URL=https://github.com", "own of FAIRLEAD_FORGE_TOKEN"},
+		{"ssh://git@ssh.github.com:443/a/b", "", "FAIRLEAD_FORGE_TOKEN=own FAIRLEAD_FORGE_URL=https://github.com", "own of FAIRLEAD_FORGE_TOKEN"},
+		{"https://evil.example.com/a/b", GitHub, "FAIRLEAD_FORGE_TOKEN=own", "forge-token"},
 		{"git@github.com:a/b", "", "GH_TOKEN=ghp_1 FAIRLEAD_FORGE_TOKEN=own FAIRLEAD_FORGE_URL=https://git.example.com", "ghp_1 of GH_TOKEN"},
 		{"git@github.com:a/b", "", "GH_ENTERPRISE_TOKEN=ghp_3", "gho_file in " + home + "/.config/gh/hosts.yml"},
 		{"https://acme.ghe.com/a/b", "", "GH_TOKEN=ghp_1", "ghp_1 of GH_TOKEN"},
