@@ -171,8 +171,11 @@ func (t *tree) places(ctx context.Context, base string) (places, error) {
 	usual := cmp.Or(has("origin"), t.remotes[0])
 	var p places
 	if t.branch != "" {
-		p.push = has(t.config(ctx, "branch."+t.branch+".pushRemote"))
-		p.push = cmp.Or(p.push, has(t.config(ctx, "remote.pushDefault")), has(t.config(ctx, "branch."+t.branch+".remote")))
+		p.push = cmp.Or(has(t.config(ctx, "branch."+t.branch+".pushRemote")), has(t.config(ctx, "remote.pushDefault")))
+		// A branch that follows another one, as one that was begun at origin/main does, says nothing of where it is pushed to.
+		if t.config(ctx, "branch."+t.branch+".merge") == "refs/heads/"+t.branch {
+			p.push = cmp.Or(p.push, has(t.config(ctx, "branch."+t.branch+".remote")))
+		}
 	}
 	p.push = cmp.Or(p.push, has(t.config(ctx, "remote.pushDefault")), usual)
 	p.base = cmp.Or(has("upstream"), usual)
