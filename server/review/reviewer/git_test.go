@@ -2,10 +2,12 @@ package reviewer
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -120,7 +122,7 @@ func (r *testRepo) random(rnd *rand.Rand, commits int) {
 			fmt.Fprintf(&b, "M 644 inline %s\ndata %d\n%s\n", f, len(text), text)
 			tree[f] = true
 		}
-		for f := range tree {
+		for _, f := range slices.Sorted(maps.Keys(tree)) { // the seed alone decides
 			if to := fmt.Sprintf("moved/%d-%s", c, filepath.Base(f)); rnd.IntN(20) == 0 {
 				fmt.Fprintf(&b, "R %s %s\n", f, to)
 				delete(tree, f)

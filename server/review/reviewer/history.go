@@ -56,6 +56,7 @@ func (h *History) Commits() int { return h.prefix }
 // People are as String of a Suggestion gives them.
 type Past struct {
 	Change
+	Hash       string // the first 16 digits
 	WroteBy    []string
 	ReviewedBy []string // by trailers, without who wrote it and without programs
 	Merge      bool     // of a request: its branch's commits are in the history themselves
@@ -64,7 +65,7 @@ type Past struct {
 // At is the n-th commit, from the oldest. A commit's ancestors are before it.
 func (h *History) At(n int) Past {
 	c := &h.index.commits[n]
-	p := Past{Change: Change{Time: time.Unix(c.time, 0)}, Merge: c.merge}
+	p := Past{Hash: fmt.Sprintf("%016x", uint64(c.id)), Change: Change{Time: time.Unix(c.time, 0)}, Merge: c.merge}
 	for i, a := range c.authors {
 		who := h.people[h.who[a]]
 		if p.WroteBy = append(p.WroteBy, who.String()); i == 0 {

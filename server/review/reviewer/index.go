@@ -146,11 +146,17 @@ func extend(old *index, records []record, tip, shallow string) *index {
 			stack = stack[:len(stack)-1]
 		}
 	}
+	// Whose a merged branch was: that of a branch that ends in a merge is known once that one's is.
+	var merges []int
 	for i := known; i < len(all); i++ {
-		if ps := parents[i-known]; all[i].merge {
-			if n, ok := at[ps[1]]; ok {
-				all[i].authors = all[n].authors
-			}
+		if all[i].merge {
+			merges = append(merges, i)
+		}
+	}
+	slices.SortFunc(merges, func(a, b int) int { return cmp.Compare(all[a].order, all[b].order) })
+	for _, i := range merges {
+		if n, ok := at[parents[i-known][1]]; ok {
+			all[i].authors = all[n].authors
 		}
 	}
 

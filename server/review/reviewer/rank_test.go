@@ -150,11 +150,11 @@ func TestCodeOwnersMustBeAsked(t *testing.T) {
 	h := historyOf(t,
 		past{300, "Old Timer <old@x.org>", "", "a.go"},
 		past{5, "Bob Best <7+bobby@users.noreply.github.com>", "", "a.go"},
-		past{4, cyd, "", "b.go"}, past{3, cyd, "", "b.go"}, past{3, dan, "", "a.go"})
-	owners := codeowners.Parse([]byte("* @bobby\n*.go @bobby @nova old@x.org @ann @org/team @org/empty\n"), codeowners.GitHub).Match([]string{"a.go", "b.go"})
+		past{4, cyd, "", "b.go"}, past{3, cyd, "", "b.go"}, past{3, dan, "", "a.go"}, past{2, ann, "", "z.go"})
+	owners := codeowners.Parse([]byte("* @bobby\n*.go @bobby @nova old@x.org @ann eve@x.org @org/team @org/empty\n"), codeowners.GitHub).Match([]string{"a.go", "b.go"})
 	known := Known{Logins: map[string]string{"ann@x.org": "ann", "cyd@x.org": "cyd-c", "dan@x.org": "dan-d"}, Absent: []string{"bobby"},
 		Members: map[string][]string{"org/team": {"Cyd-C", "dan-d", "ann", "new"}}}
-	got := h.Rank(Change{Author: ann, Files: []File{{Path: "a.go"}}, Owners: owners, Time: now}, known)
+	got := h.Rank(Change{Author: ann, With: []string{"Eve Ende <Eve@x.org>"}, Files: []File{{Path: "a.go"}}, Owners: owners, Time: now}, known)
 	type row struct{ Who, Login, Team, Why string }
 	var rows []row
 	for _, s := range got.Suggestions {
@@ -218,6 +218,11 @@ func TestIdentities(t *testing.T) {
 	if who[0] != who[1] || who[0] != who[2] || who[3] == who[4] || who[0] == who[5] || len(people) != 4 {
 		t.Errorf("%v of %+v", who, people)
 	}
+	people, who = unite([]identity{{"Ann Able", "ann@x.org"}, {"Renovate Bot", "ann@x.org"}}, []int64{1, 2})
+	if who[0] == who[1] || people[who[0]].bot || !people[who[1]].bot {
+		t.Errorf("a program with its owner's address is its owner: %+v", people)
+	}
+	people, who = unite([]identity{{"Ann Able", "ann@x.org"}, {"Ann Able", "a@home.org"}, {"ann", "ANN@x.org"}}, []int64{1, 5, 9})
 	if p := people[who[0]]; p.Name != "ann" || p.Email != "ANN@x.org" || len(p.Emails) != 2 {
 		t.Errorf("the last name and address used: %+v", p)
 	}

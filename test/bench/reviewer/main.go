@@ -12,9 +12,12 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strings"
+	"syscall"
 	"time"
 
 	"fairlead.dev/server/review/reviewer"
@@ -41,6 +44,7 @@ type result struct {
 	Changes  int            `json:"changes,omitempty"` // with a reviewer who is not the author
 	Hits     map[string]hit `json:"hits,omitempty"`
 	FirstMS  float64        `json:"first_index_ms"`
+	FirstCPU float64        `json:"of_it_cpu_ms"` // git's processes and this one's: what an idle machine has no less of
 	LaterMS  measure.Spread `json:"later_open_and_rank_ms"`
 	RankMS   measure.Spread `json:"of_it_rank_ms"`
 	IndexMB  float64        `json:"index_mb"`
@@ -64,12 +68,12 @@ func run(ctx context.Context, dir, rev string, n, skip int) error {
 		rev, out.MadeInMS = "main", measure.MS(time.Since(began))
 	}
 	src := reviewer.Source{Dir: dir, Rev: rev, Cache: filepath.Join(cache, "index")}
-	began := time.Now()
+	began, cpu := time.Now(), cpuTime()
 	h, err := reviewer.Open(ctx, src)
 	if err != nil {
 		return err
 	}
-	out.FirstMS, out.Commits = measure.MS(time.Since(began)), h.Commits()
+	out.FirstMS, out.FirstCPU, out.Commits = measure.MS(time.Since(began)), measure.MS(cpuTime()-cpu), h.Commits()
 	if err := times(ctx, src, &out); err != nil {
 		return err
 	}
@@ -83,13 +87,29 @@ func run(ctx context.Context, dir, rev string, n, skip int) error {
 		}
 	}
 	if judged {
-		if out.Changes, out.Hits, err = judge(ctx, h, n, skip); err != nil {
+		written, err := authorDates(ctx, dir, h.Tip)
+		if err != nil {
+			return err
+		}
+		if out.Changes, out.Hits, err = judge(ctx, h, written, n, skip); err != nil {
 			return err
 		}
 	}
 	e := json.NewEncoder(os.Stdout)
 	e.SetIndent("", "  ")
 	return e.Encode(out)
+}
+
+// cpuTime is what this process and those that it has waited for have used.
+func cpuTime() time.Duration {
+	var all time.Duration
+	for _, who := range []int{syscall.RUSAGE_SELF, syscall.RUSAGE_CHILDREN} {
+		var use syscall.Rusage
+		if err := syscall.Getrusage(who, &use); err == nil {
+			all += time.Duration(use.Utime.Nano() + use.Stime.Nano())
+		}
+	}
+	return all
 }
 
 // times measures a suggestion as a press of the button has it: the index is read, git is asked whether anything is new.
@@ -150,9 +170,48 @@ func counted(h *reviewer.History, n, skip int) map[int]bool {
 	return is
 }
 
-func judge(ctx context.Context, h *reviewer.History, n, skip int) (int, map[string]hit, error) {
+// authorDates are when commits were written, which the index does not keep, by the first 16 digits of their hashes.
+func authorDates(ctx context.Context, dir, tip string) (map[string]time.Time, error) {
+	out, err := exec.CommandContext(ctx, "git", "-C", dir, "log", "--format=%H %at", tip).Output()
+	if err != nil {
+		return nil, fmt.Errorf("git log: %w", err)
+	}
+	dates := map[string]time.Time{}
+	for line := range strings.Lines(string(out)) {
+		var hash string
+		var at int64
+		if _, err := fmt.Sscan(line, &hash, &at); err != nil {
+			return nil, fmt.Errorf("git log says %q: %w", line, err)
+		}
+		dates[hash[:16]] = time.Unix(at, 0)
+	}
+	return dates, nil
+}
+
+// asWritten is the number of commits that had landed when the i-th was written: a review is asked for then, and what landed
+// until it did tells something of who reviews these days.
+func asWritten(h *reviewer.History, i int, written time.Time) int {
+	for i > 0 && h.At(i-1).Time.After(written) {
+		i--
+	}
+	return i
+}
+
+func judge(ctx context.Context, h *reviewer.History, written map[string]time.Time, n, skip int) (int, map[string]hit, error) {
 	is := counted(h, n, skip)
-	ours, by := hit{}, map[string]*hit{}
+	by := map[string]*hit{}
+	count := func(name string, order, right []string) {
+		if by[name] == nil {
+			by[name] = &hit{}
+		}
+		by[name].count(order, right)
+	}
+	rank := func(i int, c reviewer.Change) (order []string) {
+		for _, s := range h.Before(i).Rank(c, reviewer.Known{}).Suggestions {
+			order = append(order, s.String())
+		}
+		return order
+	}
 	base := newBaselines()
 	changes := 0
 	for i := range h.Commits() {
@@ -164,16 +223,12 @@ func judge(ctx context.Context, h *reviewer.History, n, skip int) (int, map[stri
 			if changes++; changes%100 == 0 {
 				fmt.Fprintf(os.Stderr, "%d of %d changes\n", changes, n)
 			}
-			var order []string
-			for _, s := range h.Before(i).Rank(p.Change, reviewer.Known{}).Suggestions {
-				order = append(order, s.String())
-			}
-			ours.count(order, p.ReviewedBy)
+			count("fairlead", rank(i, p.Change), p.ReviewedBy)
+			early := p.Change
+			early.Time = written[p.Hash]
+			count("fairlead, by what had landed when the change was written", rank(asWritten(h, i, early.Time), early), p.ReviewedBy)
 			for name, order := range base.orders(p) {
-				if by[name] == nil {
-					by[name] = &hit{}
-				}
-				by[name].count(order, p.ReviewedBy)
+				count(name, order, p.ReviewedBy)
 			}
 		}
 		base.learn(p)
@@ -181,7 +236,7 @@ func judge(ctx context.Context, h *reviewer.History, n, skip int) (int, map[stri
 	if changes == 0 {
 		return 0, nil, errors.New("no commit of the repository names who reviewed it (Reviewed-by, Acked-by, Approved-by)")
 	}
-	hits := map[string]hit{"fairlead": ours.of(changes)}
+	hits := map[string]hit{}
 	for name, h := range by {
 		hits[name] = h.of(changes)
 	}
