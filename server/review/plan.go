@@ -36,6 +36,8 @@ type Options struct {
 	Environment func(context.Context) *Environment
 	// Progress is told what is done, in a few words.
 	Progress func(string)
+
+	now func() time.Time // a test's
 }
 
 // Environment is where the change runs.
@@ -328,7 +330,7 @@ func (p *prepared) describe(ctx context.Context, o Options) error {
 	} else {
 		p.Title = p.Message
 	}
-	if p.ticket = findTicket(t.branch, messages); o.Ticket != "" {
+	if p.ticket = findTicket(t.branch, messages, o.TicketURL != ""); o.Ticket != "" {
 		tk, ok := parseTicket(o.Ticket)
 		if !ok {
 			return &api.Problem{Code: "review-ticket", Message: strconv.Quote(o.Ticket) + " is no ticket", Hint: "write it as SHOP-12, #12, team/shop#12 or its address"}
@@ -495,6 +497,9 @@ func (p *prepared) history(ctx context.Context, o Options) (*reviewer.History, r
 		return nil, reviewer.Change{}, err
 	}
 	c := reviewer.Change{Time: time.Now()}
+	if o.now != nil {
+		c.Time = o.now()
+	}
 	if ident, err := p.tree.line(ctx, "var", "GIT_AUTHOR_IDENT"); err == nil {
 		if i := strings.LastIndexByte(ident, '>'); i > 0 {
 			c.Author = ident[:i+1]

@@ -27,7 +27,7 @@ func TestFindTicket(t *testing.T) {
 		{"main", "SHOP-3: x", "SHOP-3", "[SHOP-3](https://t/SHOP-3)", "a commit's subject"},
 		{"main", "handle UTF-8 and SHA-256", "", "", ""},
 	} {
-		tk := findTicket(c.branch, []string{c.message})
+		tk := findTicket(c.branch, []string{c.message}, true)
 		if tk == nil {
 			if c.key != "" {
 				t.Errorf("%s %q: nothing", c.branch, c.message)
@@ -37,6 +37,11 @@ func TestFindTicket(t *testing.T) {
 		tk.address("https://t/{key}")
 		if got := tk.line(issue); tk.Key != c.key || got != c.line || tk.From != c.from {
 			t.Errorf("%s %q: %s, %q, %s", c.branch, c.message, tk.Key, got, tk.From)
+		}
+	}
+	for branch, want := range map[string]bool{"patch-1": false, "change-2-more": false, "SHOP-2": true} {
+		if got := findTicket(branch, nil, false); (got != nil) != want {
+			t.Errorf("%s without a tracker: %+v", branch, got)
 		}
 	}
 	for in, want := range map[string]string{"shop-9": "SHOP-9", " #4,": "#4", "a/b#4": "a/b#4", "https://git.example.com/a/b/issues/4": "#4", "four": "", "#0": "", "https://x": ""} {
@@ -214,7 +219,7 @@ func FuzzStatus(f *testing.F) {
 func FuzzTicket(f *testing.F) {
 	f.Add("SHOP-12-x", "Fixes #3")
 	f.Fuzz(func(t *testing.T, branch, message string) {
-		tk := findTicket(branch, []string{message})
+		tk := findTicket(branch, []string{message}, true)
 		if tk == nil {
 			return
 		}

@@ -64,8 +64,9 @@ func parseTicket(s string) (ticket, bool) {
 	return ticket{}, false
 }
 
-// findTicket looks for what the change is for: in the commits' own words, then in the branch's name.
-func findTicket(branch string, messages []string) *ticket {
+// findTicket looks for what the change is for: in the commits' own words, then in the branch's name. There a key in lower case counts
+// only where it is known that there is a tracker with keys: patch-1 and change-2 are none.
+func findTicket(branch string, messages []string, tracker bool) *ticket {
 	for _, m := range messages {
 		for _, f := range trailerPattern.FindAllStringSubmatch(m, -1) {
 			if t, ok := parseTicket(f[2]); ok {
@@ -80,6 +81,10 @@ func findTicket(branch string, messages []string) *ticket {
 		m := keyPattern.FindStringSubmatchIndex(branch[at:])
 		if m == nil {
 			break
+		}
+		if key := branch[at+m[4] : at+m[5]]; !tracker && key != strings.ToUpper(key) {
+			at += m[5]
+			continue
 		}
 		if t, ok := parseTicket(branch[at+m[4] : at+m[5]]); ok {
 			t.From = "the branch's name"
