@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -245,7 +246,7 @@ func tail(out string) string {
 func (p *prepared) push(ctx context.Context) error {
 	t := p.tree
 	args := []string{"push"}
-	if t.config(ctx, "push.recurseSubmodules") == "" && t.config(ctx, "submodule.recurse") == "" {
+	if _, err := os.Lstat(filepath.Join(t.top, ".gitmodules")); err == nil && t.config(ctx, "push.recurseSubmodules") == "" && t.config(ctx, "submodule.recurse") == "" {
 		args = append(args, "--recurse-submodules=check") // a review whose submodule nobody else has is none
 	}
 	if t.config(ctx, "branch."+p.Branch+".merge") == "" {
