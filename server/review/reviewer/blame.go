@@ -65,7 +65,7 @@ func (h *History) Blame(ctx context.Context, files map[string][]Span) (written [
 }
 
 func (h *History) blame(ctx context.Context, file string, spans []Span) (map[string]int, error) {
-	args := []string{"blame", "--incremental", "-w"}
+	args := []string{"blame", "--incremental", "-w", "--no-textconv"} // that is a program of the repository's configuration
 	for _, s := range spans {
 		args = append(args, fmt.Sprintf("-L%d,%d", s.From, s.To))
 	}

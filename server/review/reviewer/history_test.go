@@ -171,6 +171,18 @@ func TestIndexIsMadeAnew(t *testing.T) {
 	if left, err := filepath.Glob(filepath.Join(cache, ".reviewers-*")); err != nil || len(left) != 0 {
 		t.Errorf("left over: %v %v", left, err)
 	}
+
+	// Where it cannot be kept, the history is there and it is said.
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(file, "in the way"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	h, err := Open(t.Context(), Source{Dir: r.dir, Rev: "main", Cache: cache})
+	if err != nil || h.Commits() != 2 || h.Unsaved == nil {
+		t.Errorf("where something is in the way: %v, %+v", err, h)
+	}
 }
 
 func TestShallowClone(t *testing.T) {
