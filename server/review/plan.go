@@ -462,7 +462,7 @@ func (p *prepared) askForge(ctx context.Context, o Options, suggest bool) {
 	if suggest {
 		wg.Go(func() {
 			var err error
-			if h, change, err = p.history(ctx, o); err != nil {
+			if h, change, err = p.history(ctx, o, note); err != nil {
 				note("no reviewers are suggested: %s", said(err))
 			}
 		})
@@ -489,7 +489,7 @@ func said(err error) string {
 }
 
 // history reads what reviewers are suggested from.
-func (p *prepared) history(ctx context.Context, o Options) (*reviewer.History, reviewer.Change, error) {
+func (p *prepared) history(ctx context.Context, o Options, note func(format string, args ...any)) (*reviewer.History, reviewer.Change, error) {
 	h, err := reviewer.Open(ctx, reviewer.Source{Dir: p.tree.top, Rev: p.places.ref, Cache: o.Cache, Progress: func(done, total int) {
 		o.progress("reading the history: %d of %d commits", done, total)
 	}})
@@ -512,12 +512,19 @@ func (p *prepared) history(ctx context.Context, o Options) (*reviewer.History, r
 		return nil, c, gitProblem("look for the edited lines", err, "see what git diff says")
 	}
 	c.Files, spans = edited(out)
-	if f, err := p.owners(ctx); err == nil && f != nil {
+	owners, place, err := h.CodeOwners(ctx, p.dialect())
+	if err != nil {
+		return nil, c, err
+	}
+	if owners != nil {
+		for _, wrong := range owners.Problems {
+			note("%s:%d: %s", place, wrong.Line, wrong.Message)
+		}
 		var paths []string
 		for _, f := range c.Files {
 			paths = append(paths, f.Path)
 		}
-		c.Owners = f.Match(paths)
+		c.Owners = owners.Match(paths)
 	}
 	bctx, cancel := context.WithTimeout(ctx, blameLimit)
 	defer cancel()
@@ -569,22 +576,15 @@ func edited(diff string) ([]reviewer.File, map[string][]reviewer.Span) {
 	return files, spans
 }
 
-// owners is the forge's CODEOWNERS as the base branch has it; nil: there is none.
-func (p *prepared) owners(ctx context.Context) (*codeowners.File, error) {
-	d := map[forge.Kind]codeowners.Dialect{forge.GitLab: codeowners.GitLab, forge.Gitea: codeowners.Forgejo}[p.forge.Kind]
-	d = cmp.Or(d, codeowners.GitHub)
-	for _, place := range d.Places() {
-		text, err := p.tree.read(ctx, "cat-file", "blob", p.places.ref+":"+place)
-		if err != nil {
-			continue
-		}
-		f := codeowners.Parse([]byte(text), d)
-		for _, wrong := range f.Problems {
-			p.note("%s:%d: %s", place, wrong.Line, wrong.Message)
-		}
-		return f, nil
+// dialect is that of the forge's CODEOWNERS. Forgejo's is Gitea's with a place more.
+func (p *prepared) dialect() codeowners.Dialect {
+	switch p.forge.Kind {
+	case forge.GitLab:
+		return codeowners.GitLab
+	case forge.Gitea:
+		return codeowners.Forgejo
 	}
-	return nil, nil
+	return codeowners.GitHub
 }
 
 // suggest ranks, with what the forge knows of people.

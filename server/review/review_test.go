@@ -34,7 +34,7 @@ func newRepo(t testing.TB) *repo {
 		}
 	}
 	r.env = append(r.env, "HOME="+r.home, "XDG_CONFIG_HOME="+r.home, "GIT_CONFIG_NOSYSTEM=1")
-	r.file(r.home+"/.gitconfig", "[user]\n\tname = Mira\n\temail = mira@acme.dev\n[init]\n\tdefaultBranch = main\n[protocol \"file\"]\n\tallow = always\n")
+	r.file(r.home+"/.gitconfig", "[user]\n\tname = Mira\n\temail = mira@example.com\n[init]\n\tdefaultBranch = main\n[protocol \"file\"]\n\tallow = always\n")
 	r.git("init", "-q", r.work)
 	r.git("init", "-q", "--bare", r.remote)
 	r.file("go.mod", "module example.com/shop\n")

@@ -34,6 +34,11 @@ func (h *History) mark(who string, in map[int32]bool) {
 	if p, ok := h.byName[fullName(i.name)]; ok {
 		in[p] = true
 	}
+	for n, known := range h.index.people { // an address that is nobody's (example.com) with the very name beside it is somebody's
+		if strings.EqualFold(known.email, i.email) && known.name == i.name {
+			in[h.who[n]] = true
+		}
+	}
 }
 
 // handles has who a login or an address is, in lower case.
