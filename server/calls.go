@@ -28,6 +28,8 @@ type Calls struct {
 	// user of this machine alone: it signs in, once. Both may be nil.
 	Link func(callee, environment string) string
 	Form func(r api.FormRequest, environment string) (string, error)
+	// Folder is where a callee's source is on this machine, or empty; may be nil.
+	Folder func(callee string) string
 }
 
 // Granted says whether a callee is in the registry, and which patterns of methods (api.Granted) a service may call of it. about is

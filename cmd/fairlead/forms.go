@@ -26,6 +26,7 @@ type forms struct {
 	f   folders
 	log *slog.Logger
 	wg  sync.WaitGroup
+	a   *server.Agent // whose they are; set before it runs
 
 	mu sync.Mutex
 	by map[string]*form // by the registry's address
@@ -77,7 +78,7 @@ func (fs *forms) serve(reg *registry.Registry) (*portal.Portal, error) {
 	if err != nil {
 		return nil, &api.Problem{Code: "portal-listen", Message: "listen: " + err.Error(), Hint: "close what uses up this machine's ports"}
 	}
-	p, box, err := localPortal(fs.ctx, fs.f, reg, ln, nil, fs.log)
+	p, box, err := localPortal(fs.ctx, fs.f, reg, ln, nil, fs.a, fs.log)
 	if err != nil {
 		ln.Close()
 		return nil, err
@@ -91,8 +92,12 @@ func (fs *forms) serve(reg *registry.Registry) (*portal.Portal, error) {
 	return p, nil
 }
 
+// moment is how long a form waits for what can be called of a service.
+const moment = 800 * time.Millisecond
+
 // localPortal is a portal for the user of this machine, which ancestors may frame, and the outbox of its messages. Both are still to be run.
-func localPortal(ctx context.Context, f folders, reg *registry.Registry, ln net.Listener, ancestors []string, log *slog.Logger) (*portal.Portal, *notify.Box, error) {
+// a knows what runs here; nil: nothing is known of that.
+func localPortal(ctx context.Context, f folders, reg *registry.Registry, ln net.Listener, ancestors []string, a *server.Agent, log *slog.Logger) (*portal.Portal, *notify.Box, error) {
 	author, err := localUser(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -101,17 +106,30 @@ func localPortal(ctx context.Context, f folders, reg *registry.Registry, ln net.
 	if err != nil {
 		return nil, nil, err
 	}
+	find := &endpoint.Finder{Limit: moment, Logger: log}
+	var observed func(ctx context.Context, caller, callee, environment string) []api.Seen
+	if a != nil {
+		find.Where = func(service string) endpoint.Place {
+			folder, address := a.Called(service)
+			return endpoint.Place{Folder: folder, Address: address}
+		}
+		observed = func(ctx context.Context, caller, callee, environment string) []api.Seen {
+			ctx, cancel := context.WithTimeout(ctx, moment)
+			defer cancel()
+			return a.Observed(ctx, caller, callee, environment)
+		}
+	}
 	p, err := portal.New(portal.Options{URL: "http://" + ln.Addr().String(), Registry: reg, Local: &author, Frames: true, FrameAncestors: ancestors, Logger: log,
-		Endpoints: (&endpoint.Finder{Logger: log}).Of,
+		Endpoints: find.Of, Observed: observed,
 		Changed: func(_ context.Context, c portal.Change) error {
 			return box.Tell(notify.Of(c.Request, c.Result, c.Link), notify.Targets(c.Teams...)...)
 		}})
 	return p, box, err
 }
 
-// calls is how one service's calls are judged: by a registry, which is begun by the first.
-func (fs *forms) calls(mode api.CallMode, remote, service string) server.Calls {
-	return server.Calls{Mode: mode,
+// calls is how one service's calls are judged: by a registry, which is begun by the first. folder finds a callee's source.
+func (fs *forms) calls(mode api.CallMode, remote, service string, folder func(callee string) string) server.Calls {
+	return server.Calls{Mode: mode, Folder: folder,
 		Follow: func(ctx context.Context, tell func(server.Granted, error)) {
 			fo, err := fs.of(remote)
 			if err != nil {
@@ -160,7 +178,7 @@ func (fs *forms) calls(mode api.CallMode, remote, service string) server.Calls {
 func requestPath(caller, callee, environment string, methods []string) string {
 	q := url.Values{"caller": {caller}, "callee": {callee}, "environment": {environment}}
 	if len(methods) > 0 {
-		q["method"] = methods
+		q["method"], q["only"] = methods, []string{"1"}
 	}
 	return "/request?" + q.Encode()
 }

@@ -32,10 +32,11 @@ var reflections = []string{"grpc.reflection.v1.ServerReflection", "grpc.reflecti
 // errNoReflection is a service that does not offer it.
 var errNoReflection = errors.New("it does not offer gRPC reflection")
 
-// Reflect asks a running service what it has. conf is nil where it speaks without TLS.
+// Reflect asks a running service what it has. authority is the name that it is asked by, which proxies before it may go by; conf is
+// nil where it speaks without TLS.
 //
 // A gRPC client would be four megabytes of every agent for two messages. This is HTTP/2 by the standard library, and gRPC's frames.
-func Reflect(ctx context.Context, dial func(context.Context) (net.Conn, error), conf *tls.Config) ([]Endpoint, error) {
+func Reflect(ctx context.Context, authority string, dial func(context.Context) (net.Conn, error), conf *tls.Config) ([]Endpoint, error) {
 	ctx, cancel := context.WithTimeout(ctx, reflectFor)
 	defer cancel()
 	t := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }, TLSClientConfig: conf, Protocols: new(http.Protocols), MaxResponseHeaderBytes: 64 << 10}
@@ -48,7 +49,7 @@ func Reflect(ctx context.Context, dial func(context.Context) (net.Conn, error), 
 		t.Protocols.SetUnencryptedHTTP2(true)
 	}
 	for _, service := range reflections {
-		out, err := reflectBy(ctx, t, scheme, service)
+		out, err := reflectBy(ctx, t, scheme+"://"+authority, service)
 		if !errors.Is(err, errNoReflection) {
 			if err != nil {
 				err = fmt.Errorf("gRPC reflection: %w", err)
@@ -59,8 +60,8 @@ func Reflect(ctx context.Context, dial func(context.Context) (net.Conn, error), 
 	return nil, errNoReflection
 }
 
-func reflectBy(ctx context.Context, t http.RoundTripper, scheme, service string) ([]Endpoint, error) {
-	s, answer, err := openStream(ctx, t, scheme+"://service/"+service+"/ServerReflectionInfo")
+func reflectBy(ctx context.Context, t http.RoundTripper, base, service string) ([]Endpoint, error) {
+	s, answer, err := openStream(ctx, t, base+"/"+service+"/ServerReflectionInfo")
 	if err != nil {
 		return nil, err
 	}

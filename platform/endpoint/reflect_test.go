@@ -96,7 +96,7 @@ func TestReflect(t *testing.T) {
 			reflectionv1alpha.RegisterServerReflectionServer(s, reflection.NewServer(o))
 		},
 	} {
-		got, err := Reflect(t.Context(), to(serve(t, with)), nil)
+		got, err := Reflect(t.Context(), "localhost", to(serve(t, with)), nil)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -112,17 +112,17 @@ func TestReflect(t *testing.T) {
 	pool := x509.NewCertPool()
 	pool.AddCert(cert.Certificate())
 	addr := serve(t, v1, grpc.Creds(credentials.NewServerTLSFromCert(&cert.TLS.Certificates[0])))
-	got, err := Reflect(t.Context(), to(addr), &tls.Config{RootCAs: pool, ServerName: "example.com"})
+	got, err := Reflect(t.Context(), "localhost", to(addr), &tls.Config{RootCAs: pool, ServerName: "example.com"})
 	if err != nil || len(got) != len(want) {
 		t.Errorf("with TLS: %v, %v", got, err)
 	}
-	if _, err := Reflect(t.Context(), to(addr), &tls.Config{ServerName: "example.com"}); err == nil {
+	if _, err := Reflect(t.Context(), "localhost", to(addr), &tls.Config{ServerName: "example.com"}); err == nil {
 		t.Error("another authority's certificate was taken")
 	}
 }
 
 func TestReflectRefused(t *testing.T) {
-	if _, err := Reflect(t.Context(), to(serve(t, func(*grpc.Server, reflection.ServerOptions) {})), nil); !errors.Is(err, errNoReflection) {
+	if _, err := Reflect(t.Context(), "localhost", to(serve(t, func(*grpc.Server, reflection.ServerOptions) {})), nil); !errors.Is(err, errNoReflection) {
 		t.Errorf("a server without it: %v", err)
 	}
 	h2c := func(h http.HandlerFunc) string {
@@ -160,7 +160,7 @@ func TestReflectRefused(t *testing.T) {
 			cancel()
 			ctx, cancel = context.WithTimeout(t.Context(), 50*time.Millisecond)
 		}
-		if got, err := Reflect(ctx, to(c.addr), nil); err == nil || !strings.Contains(err.Error(), c.want) || len(got) != 0 {
+		if got, err := Reflect(ctx, "localhost", to(c.addr), nil); err == nil || !strings.Contains(err.Error(), c.want) || len(got) != 0 {
 			t.Errorf("%s: %v, %v; want %q", name, got, err, c.want)
 		}
 		cancel()

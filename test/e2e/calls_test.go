@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -65,8 +66,9 @@ func (p *place) refusedCalls(t testing.TB, a *agent) []api.Problem {
 	return out
 }
 
-// submit fills the form in as a browser would that was led to it, and returns the page that follows.
-func submit(t testing.TB, address string) string {
+// submit sends the form as it comes, as a browser would that was led to it, and returns the page that follows. offered is what the form
+// has to tick; only the first of it is ticked.
+func submit(t testing.TB, address string, offered ...string) string {
 	t.Helper()
 	jar, err := cookiejar.New(nil)
 	if err != nil {
@@ -110,7 +112,7 @@ func submit(t testing.TB, address string) string {
 	}
 	at, page = do("POST", at.ResolveReference(&url.URL{Path: "/sign-in"}).String(), url.Values{"code": {u.Fragment}, "to": {html.UnescapeString(to[1])}})
 	_, page, _ = strings.Cut(page, `id="request"`) // before it is the way out
-	form := url.Values{}
+	form, all := url.Values{}, []string(nil)
 	for _, in := range regexp.MustCompile(`<input[^>]*>`).FindAllString(page, -1) {
 		attr := func(name string) string {
 			if m := regexp.MustCompile(`\b` + name + `="([^"]*)"`).FindStringSubmatch(in); m != nil {
@@ -122,6 +124,12 @@ func submit(t testing.TB, address string) string {
 		if attr("name") != "" && (kind != "checkbox" && kind != "radio" || regexp.MustCompile(`\bchecked\b`).MatchString(in)) {
 			form.Add(attr("name"), attr("value"))
 		}
+		if attr("name") == "method" {
+			all = append(all, attr("value"))
+		}
+	}
+	if !slices.Equal(all, offered) || !slices.Equal(form["method"], offered[:1]) {
+		t.Errorf("the form offers %q and has ticked %q, want %q", all, form["method"], offered)
 	}
 	_, page = do("POST", at.ResolveReference(&url.URL{Path: "/request"}).String(), form)
 	return page
@@ -135,6 +143,7 @@ func TestCallDenied(t *testing.T) {
 		"orders":  "    env: {CALLS: \"{{billing}}\"}\n    dependencies: {billing: shared}\n",
 		"billing": "    name: billing\n",
 	})
+	write(t, filepath.Join(w.service("billing"), "openapi.yaml"), "openapi: 3.0.0\npaths: {/alone: {get: {}}, /other: {get: {}}}\n")
 	p.register(t, w.dir, map[string]string{"services/billing.yaml": "version: 1\nname: billing\naccess: open\n"})
 	a := p.run(t, w.service("orders"))
 	body := a.says(t, `"title":"The call is not authorized"`, "orders may not call GET /alone of billing yet")
@@ -169,7 +178,8 @@ func TestCallDenied(t *testing.T) {
 	if resp, err := http.Get(link[1]); err != nil || resp.StatusCode != http.StatusUnauthorized {
 		t.Errorf("the link without a sign-in: %v %v", resp, err)
 	}
-	page := submit(t, p.m.ok(t, w.service("orders"), "access"))
+	// What its folder says of billing is there to tick, beside what was refused.
+	page := submit(t, p.m.ok(t, w.service("orders"), "access"), "GET /alone", "GET /other")
 	granted := time.Now()
 	if !strings.Contains(page, "GET /alone") {
 		t.Errorf("the page that follows:\n%s", page)
