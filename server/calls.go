@@ -58,8 +58,10 @@ type calls struct {
 	granted Granted
 	seen    map[api.Call]api.Seen // those that were not simply allowed
 	places  map[api.Call]callsite.Result
-	warm    bool   // the finder is to read beforehand
-	edits   uint64 // counts edits: what was found before one is found again
+	stacks  map[api.Call][]callsite.Frame // where the service said that it met with a refusal (refusal.go)
+	stale   api.Generation                // the last one whose source was edited since
+	warm    bool                          // the finder is to read beforehand
+	edits   uint64                        // counts edits: what was found before one is found again
 
 	wrong  map[string][]*api.Problem // why calls are not judged as they should be: by "registry" and "pod", each of which clears its own
 	finder *callsite.Finder          // locate's and edited's; nil until it is first needed
@@ -70,7 +72,7 @@ type calls struct {
 // had before.
 func newCalls(s *Session, cfg Calls, names []string, known map[string]int) (*calls, error) {
 	c := &calls{s: s, cfg: cfg, again: make(chan struct{}, 1), look: make(chan struct{}, 1), listen: map[string]string{}, target: map[string]string{},
-		seen: map[api.Call]api.Seen{}, wrong: map[string][]*api.Problem{}, places: map[api.Call]callsite.Result{}}
+		seen: map[api.Call]api.Seen{}, wrong: map[string][]*api.Problem{}, places: map[api.Call]callsite.Result{}, stacks: map[api.Call][]callsite.Frame{}}
 	if !c.on() {
 		return c, nil
 	}
@@ -317,6 +319,8 @@ func (c *calls) event(e *api.CallEvent) {
 func (c *calls) edited(files []string) {
 	c.mu.Lock()
 	c.edits++
+	c.stale = c.s.keep.get().Generation
+	clear(c.stacks)
 	maps.DeleteFunc(c.places, func(call api.Call, _ callsite.Result) bool {
 		_, stands := c.seen[call]
 		return !stands // the others are shown where they were until they are found again
@@ -349,7 +353,7 @@ func (c *calls) locate(ctx context.Context) {
 		var want []callsite.Query
 		for call := range c.seen {
 			if _, ok := c.places[call]; call.Method != "" && (!ok || c.edits != edits) {
-				q := callsite.Query{Call: call}
+				q := callsite.Query{Call: call, Stack: c.stacks[call]}
 				if l := c.listen[call.Callee]; l != "" {
 					q.Addresses = []string{l}
 				}

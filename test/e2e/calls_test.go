@@ -144,6 +144,7 @@ func TestCallDenied(t *testing.T) {
 		"billing": "    name: billing\n",
 	})
 	write(t, filepath.Join(w.service("billing"), "openapi.yaml"), "openapi: 3.0.0\npaths: {/alone: {get: {}}, /other: {get: {}}}\n")
+	write(t, filepath.Join(w.service("orders"), "twice.go"), twice)
 	p.register(t, w.dir, map[string]string{"services/billing.yaml": "version: 1\nname: billing\naccess: open\n"})
 	a := p.run(t, w.service("orders"))
 	body := a.says(t, `"title":"The call is not authorized"`, "orders may not call GET /alone of billing yet")
@@ -213,4 +214,46 @@ func TestCallDenied(t *testing.T) {
 	if !found {
 		t.Errorf("the registry: %+v", r.Services)
 	}
+	// Two lines make the next one: what the service logs says which.
+	if resp, err := http.Get(a.url(t) + "/twice"); err != nil {
+		t.Error(err)
+	} else {
+		resp.Body.Close()
+	}
+	eventually(t, "the line that was logged", func() error {
+		all := p.refusedCalls(t, a)
+		if len(all) != 1 || len(all[0].Related) > 0 || filepath.Base(all[0].File) != "twice.go" || !strings.Contains(strings.Split(twice, "\n")[all[0].Line-1], "first") {
+			return fmt.Errorf("%+v", all)
+		}
+		return nil
+	})
 }
+
+// twice makes a call on two lines, and logs what becomes of the first.
+const twice = `package main
+
+import (
+	"io"
+	"log"
+	"net/http"
+	"os"
+)
+
+func init() {
+	log.SetFlags(log.Lshortfile)
+	http.HandleFunc("/twice", func(w http.ResponseWriter, r *http.Request) {
+		if resp, err := http.Get("http://" + os.Getenv("CALLS") + "/both"); err == nil { // first
+			text, _ := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			log.Printf("it answered %s", text)
+		}
+	})
+	http.HandleFunc("/never", func(w http.ResponseWriter, r *http.Request) { never() })
+}
+
+func never() {
+	if resp, err := http.Get("http://" + os.Getenv("CALLS") + "/both"); err == nil {
+		resp.Body.Close()
+	}
+}
+`
