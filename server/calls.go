@@ -32,9 +32,10 @@ type Calls struct {
 	Folder func(callee string) string
 }
 
-// Granted says whether a callee is in the registry, and which patterns of methods (api.Granted) a service may call of it. about is
-// what the registry says of the callee, in a few words for a person, as "billing asks for a review (team payments)".
-type Granted func(callee string) (governed bool, patterns []string, about string)
+// Granted says whether a callee is in the registry, and which patterns of methods (api.Granted) a service may call of it. policy is
+// what the registry says of new callers, in a few words for a person, as "billing asks for a review (team payments)", and where it says
+// that, as far as there is a file of it on this machine.
+type Granted func(callee string) (governed bool, patterns []string, policy api.Place)
 
 // caller is a bridge.Environment that knows the addresses of its service's dependencies.
 type caller interface {
@@ -467,12 +468,15 @@ func (c *calls) problemLocked(s api.Seen) *api.Problem {
 		p.Severity = api.SeverityWarning
 		p.Message = fmt.Sprintf("%s refused %s %s", s.By, me, strings.TrimSpace(s.Method+" of "+s.Callee))
 	}
-	governed, about := false, ""
+	governed, policy := false, api.Place{}
 	if c.granted != nil {
-		governed, _, about = c.granted(s.Callee)
+		governed, _, policy = c.granted(s.Callee)
 	}
-	if about != "" {
-		p.Message += ": " + about
+	if policy.Message != "" {
+		p.Message += ": " + policy.Message
+	}
+	if policy.File != "" {
+		defer func() { p.Related = append(p.Related, policy) }() // behind the lines of the call
 	}
 	p.Hint = "ask the owners of " + s.Callee + " to grant it"
 	if c.cfg.Link != nil && governed {

@@ -1,8 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
 	"log/slog"
 	"net"
 	"net/url"
@@ -37,6 +41,9 @@ type form struct {
 	reg    *registry.Registry
 	portal *portal.Portal
 	why    error
+
+	mu      sync.Mutex
+	written map[string][]byte // files of the registry that are on this machine to be read, by their paths there
 }
 
 // expected is how long after a form was opened its outcome is looked for twice a second; a review takes longer, and is found by the
@@ -141,12 +148,12 @@ func (fs *forms) calls(mode api.CallMode, remote, service string, folder func(ca
 					tell(nil, err)
 					return
 				}
-				tell(func(callee string) (bool, []string, string) {
+				tell(func(callee string) (bool, []string, api.Place) {
 					governed, patterns := s.Grants(service, callee)
 					if !governed {
-						return false, nil, ""
+						return false, nil, api.Place{}
 					}
-					return true, patterns, about(s, callee)
+					return true, patterns, fs.policy(fo, s, callee)
 				}, err)
 			})
 		},
@@ -197,4 +204,47 @@ func about(s *registry.Snapshot, callee string) string {
 		return "new callers of " + callee + " are reviewed by " + owner
 	}
 	return callee + " is open to whoever asks"
+}
+
+// policy is what the registry says of new callers of a service, and its file. A bare repository has none, so a copy is made that cannot
+// be changed: an editor opens that, where it would do nothing with the address of a page.
+func (fs *forms) policy(fo *form, s *registry.Snapshot, callee string) api.Place {
+	at := api.Place{Message: about(s, callee)}
+	name, text, line := s.Policy(callee)
+	if name == "" || at.Message == "" {
+		return at
+	}
+	sum := sha256.Sum256([]byte(fo.reg.Where()))
+	path := filepath.Join(fs.f.cache, "registry", hex.EncodeToString(sum[:6]), filepath.FromSlash(name))
+	fo.mu.Lock()
+	defer fo.mu.Unlock()
+	if _, err := os.Stat(path); err != nil || !bytes.Equal(fo.written[path], text) {
+		if err := writeReadOnly(path, text); err != nil {
+			fs.log.Warn("no copy of a registry's file to look at", "err", err)
+			return at
+		}
+		if fo.written == nil {
+			fo.written = map[string][]byte{}
+		}
+		fo.written[path] = text
+	}
+	at.File, at.Line = path, line
+	return at
+}
+
+// writeReadOnly writes a file that is to be looked at only.
+func writeReadOnly(path string, text []byte) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	t, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(t.Name()) // it is not there any more, or of no use
+	_, err = t.Write(text)
+	if err := errors.Join(err, t.Chmod(0o400), t.Close()); err != nil {
+		return err
+	}
+	return os.Rename(t.Name(), path)
 }

@@ -170,6 +170,15 @@ func TestCallDenied(t *testing.T) {
 	if line := strings.Split(string(src), "\n")[pr.Line-1]; !strings.Contains(line, `http.Get("http://" + addr + "/alone")`) || pr.Call == nil || pr.Call.Method != "GET /alone" || !strings.HasPrefix(link[1], pr.Link) {
 		t.Errorf("%+v is at %q, and the error has the link %s", pr, line, link[1])
 	}
+	// And what billing's owners decided is there to be looked at.
+	related := pr.Related
+	if len(related) == 0 {
+		t.Fatalf("nothing is related: %+v", pr)
+	}
+	policy := related[len(related)-1]
+	if text, err := os.ReadFile(policy.File); err != nil || !strings.HasPrefix(strings.Split(string(text), "\n")[policy.Line-1], "access: open") || policy.Message != "billing is open to whoever asks" {
+		t.Errorf("the policy is at %+v: %v\n%s", policy, err, text)
+	}
 	observed := p.m.ok(t, w.service("orders"), "deps", "--observed")
 	if !regexp.MustCompile(`billing +http +GET /alone +[0-9]+ +denied`).MatchString(observed) {
 		t.Errorf("observed:\n%s", observed)
@@ -222,7 +231,7 @@ func TestCallDenied(t *testing.T) {
 	}
 	eventually(t, "the line that was logged", func() error {
 		all := p.refusedCalls(t, a)
-		if len(all) != 1 || len(all[0].Related) > 0 || filepath.Base(all[0].File) != "twice.go" || !strings.Contains(strings.Split(twice, "\n")[all[0].Line-1], "first") {
+		if len(all) != 1 || len(all[0].Related) != 1 || filepath.Base(all[0].File) != "twice.go" || !strings.Contains(strings.Split(twice, "\n")[all[0].Line-1], "first") {
 			return fmt.Errorf("%+v", all)
 		}
 		return nil
