@@ -62,6 +62,8 @@ type OutboundRoute struct {
 	// Listen is a loopback address with its port; port 0 takes a free one, and the answer says which.
 	Listen string `json:"listen"`
 	Target string `json:"target"` // host:port of the dependency itself
+	// Redirect: the service connects to Target, an IP address, and is led to Listen without its knowledge.
+	Redirect bool `json:"redirect,omitempty"`
 	// Governed: the callee is in the registry, so that what is not granted is refused. What nobody has registered is let through.
 	Governed bool     `json:"governed,omitempty"`
 	Grants   []string `json:"grants,omitempty"` // patterns of methods; see Granted

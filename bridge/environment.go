@@ -22,6 +22,8 @@ type Spec struct {
 	Trees map[string]string
 	// Dependencies are the wishes of the settings, by name. What is not named is found, and shared.
 	Dependencies map[string]api.DependencyWish
+	// Registered are the services that the registry's record says it calls, each shared or fresh: candidates, which a wish goes before.
+	Registered map[string]api.DependencyMode
 	// Keep leaves the environment running when the agent goes (local; on Kubernetes it always stays).
 	Keep bool
 }

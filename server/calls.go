@@ -64,7 +64,7 @@ type calls struct {
 	warm    bool                          // the finder is to read beforehand
 	edits   uint64                        // counts edits: what was found before one is found again
 
-	wrong  map[string][]*api.Problem // why calls are not judged as they should be: by "registry" and "pod", each of which clears its own
+	wrong  map[string][]*api.Problem // why calls are not judged as they should be: by "registry", "pod" and "process", each of which clears its own
 	finder *callsite.Finder          // locate's and edited's; nil until it is first needed
 	finds  *build.Builder            // that it was made with
 }
@@ -239,6 +239,20 @@ func (c *calls) stands(who string, err error) {
 		}
 	}
 	c.tell()
+}
+
+// unseen takes over why a process's calls are not seen, which its pod has told; nil: it is another process now.
+func (c *calls) unseen(p *api.Problem) {
+	c.mu.Lock()
+	had := len(c.wrong["process"]) > 0
+	c.wrong["process"] = nil
+	if p != nil {
+		c.wrong["process"] = []*api.Problem{p}
+	}
+	c.mu.Unlock()
+	if had || p != nil {
+		c.tell()
+	}
 }
 
 // has says whether anything is called that could be judged; the environment is there.
@@ -449,7 +463,9 @@ func (c *calls) tell() {
 	for _, s := range list {
 		ps = append(ps, c.problemLocked(s))
 	}
-	ps = append(append(ps, c.wrong["registry"]...), c.wrong["pod"]...)
+	for _, who := range []string{"registry", "pod", "process"} {
+		ps = append(ps, c.wrong[who]...)
+	}
 	c.mu.Unlock()
 	c.s.note(callsSeen{ps})
 }

@@ -644,11 +644,18 @@ func (s *Session) podEvent(ctx context.Context, e api.Event) {
 		if s.cfg.Joined { // the numbers are its owner's
 			s.keep.change(func(r *Record) { r.Generation = e.Generation })
 		}
+		if e.State == api.StateStarting {
+			s.calls.unseen(nil)
+		}
 		if e.State == api.StateExited || e.State == api.StateStarting {
 			s.crash(e.Generation, s.crashes.End())
 		}
 	case *api.ListeningEvent:
 		s.listening(ctx, e)
+	case *api.ProblemEvent:
+		if e.Code == api.CodeCallsUnseen {
+			s.calls.unseen(&e.Problem)
+		}
 	case *api.CallEvent:
 		s.calls.event(e)
 	}

@@ -107,7 +107,7 @@ func (e *Environment) Dependencies(ctx context.Context) ([]api.Dependency, error
 		return nil, &api.Problem{Code: "no-template", Message: fmt.Sprintf("the staging Deployment %s/%s is gone, and with it what tells the dependencies", tns, name),
 			Hint: "the environment goes on as it is; bring the Deployment back to see them"}
 	}
-	l := e.c.landscape(ctx, []string{tns, e.namespace}, func() *appsv1.Deployment { return staging }, bridge.Spec{Name: e.name, Service: e.Info().Service, Dependencies: e.wishes})
+	l := e.c.landscape(ctx, []string{tns, e.namespace}, func() *appsv1.Deployment { return staging }, bridge.Spec{Name: e.name, Service: e.Info().Service, Dependencies: e.wishes, Registered: e.listed})
 	if l.err != nil {
 		return nil, l.err
 	}
@@ -146,7 +146,7 @@ func (l *landscape) fresh() (out []*dependency.Found) {
 // in all of them. staging is waited for, and may give nil.
 func (c *client) landscape(ctx context.Context, in []string, staging func() *appsv1.Deployment, spec bridge.Spec) *landscape {
 	ns := in[0]
-	l := &landscape{in: dependency.Input{Namespace: ns, ConfigMaps: map[string]map[string]string{}, Elsewhere: map[string]*corev1.Service{}, Wishes: spec.Dependencies}}
+	l := &landscape{in: dependency.Input{Namespace: ns, ConfigMaps: map[string]map[string]string{}, Elsewhere: map[string]*corev1.Service{}, Wishes: spec.Dependencies, Registered: spec.Registered}}
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	may := func(what, lost string, err error) bool {
@@ -229,7 +229,7 @@ func (c *client) landscape(ctx context.Context, in []string, staging func() *app
 	}
 	l.Result = dependency.Find(l.in)
 	hosts := l.Elsewhere()
-	for name := range spec.Dependencies {
+	for _, name := range slices.Concat(slices.Collect(maps.Keys(spec.Dependencies)), slices.Collect(maps.Keys(spec.Registered))) {
 		if strings.Count(name, ".") == 1 && !slices.Contains(hosts, name) {
 			hosts = append(hosts, name)
 		}

@@ -30,6 +30,7 @@ type Environment struct {
 	target    api.Target
 	process   api.Process
 	wishes    map[string]api.DependencyWish // as it was opened
+	listed    map[string]api.DependencyMode // by the registry, then
 
 	mu     sync.Mutex
 	info   api.Environment

@@ -657,7 +657,7 @@ func (op *opening) environment(ctx context.Context, d *appsv1.Deployment, pod *c
 	e := newEnvironment(op.c, op.o, d)
 	e.info.Resumed = op.existing != nil
 	e.info.Pod = pod.Name
-	e.wishes = op.spec.Dependencies
+	e.wishes, e.listed = op.spec.Dependencies, op.spec.Registered
 	e.target = api.Target{OS: "linux", Arch: op.arch(ctx, pod)}
 	if e.target.Arch != "amd64" && e.target.Arch != "arm64" {
 		return nil, unsupportedArch(fmt.Sprintf("node %s is %s/%s", pod.Spec.NodeName, e.target.OS, e.target.Arch))

@@ -5,7 +5,7 @@
 //	fairlead-pod connect  joins stdin and stdout to the socket (what an exec stream runs)
 //	fairlead-pod probe    answers a kubelet's probe through the supervisor
 //	fairlead-pod dap      serves debug sessions of Delve on descriptor 3 (syncer/supervisor starts it)
-//	fairlead-pod exec     becomes the service, having allowed its debugger (where yama wants that)
+//	fairlead-pod exec     becomes the service, having allowed its debugger or having its connections led (syncer/supervisor starts it)
 //	fairlead-pod version
 package main
 
@@ -40,7 +40,7 @@ func main() {
 	}
 	commands := map[string]func([]string) error{
 		"run": run, "install": install, "connect": connect, "probe": probe,
-		"dap": dap, "exec": supervisor.AllowTracer,
+		"dap": dap, "exec": supervisor.Become,
 		"version": func([]string) error { _, err := fmt.Println(version); return err },
 	}
 	f, ok := commands[os.Args[1]]

@@ -25,10 +25,10 @@ func newDeps(stdout io.Writer) *cobra.Command {
 		Use:   "deps [DIR]",
 		Short: "List what the service depends on, why it is thought so, and how its environment has it",
 		Long: `Deps finds what the service in DIR (the current folder by default) depends on: the Services of the
-staging namespace that the environment variables, arguments and ConfigMaps of its Deployment name.
-Secrets are not read. What it finds wrong, or cannot find, is corrected in fairlead.yaml. On this
-machine the dependencies are those that fairlead.yaml names: services of the workspace, databases by
-their installed programs, or commands.
+staging namespace that the environment variables, arguments and ConfigMaps of its Deployment name,
+and those that the registry lists. Secrets are not read. What it finds wrong, or cannot find, is
+corrected in fairlead.yaml. On this machine the dependencies are those that fairlead.yaml and the
+registry name: services of the workspace, databases by their installed programs, or commands.
 
 --fresh and --shared switch dependencies of the environment that runs, on Kubernetes: its pod is replaced,
 and a copy that is shared again is removed with its data. That holds as long as the environment does.`,
@@ -43,7 +43,11 @@ and a copy that is shared again is removed with its data. That holds as long as 
 			if err != nil {
 				return err
 			}
-			svc, set, spec, err := findService(c.Context(), dir, runOptions{dir: dir, main: main, place: place, env: environment(), fresh: fresh, shared: shared})
+			f, err := findFolders()
+			if err != nil {
+				return err
+			}
+			svc, set, spec, err := findService(c.Context(), f, dir, runOptions{dir: dir, main: main, place: place, env: environment(), fresh: fresh, shared: shared})
 			if err != nil {
 				return err
 			}
@@ -60,6 +64,7 @@ and a copy that is shared again is removed with its data. That holds as long as 
 				r, err = localDependencies(c.Context(), set, svc, spec)
 			} else {
 				r, err = kube.FindDependencies(c.Context(), spec, set.kube)
+				r.Notes = append(set.notes, r.Notes...)
 			}
 			if err != nil {
 				return err

@@ -17,6 +17,7 @@ import (
 	"fairlead.dev/bridge"
 	"fairlead.dev/bridge/local/engine"
 	"fairlead.dev/server"
+	"fairlead.dev/server/settings"
 )
 
 // engineOf says which engine a dependency is on this machine: the one that fairlead.yaml names, else that of the service's DSNs
@@ -66,9 +67,9 @@ func engineEnvironment(set choice, name string, of bridge.Spec) (env string, fre
 // engineNeed is a dependency that is an engine.
 func engineNeed(f folders, r api.RunRequest, set choice, name, kind string, use engine.Use, of bridge.Spec) server.Dependency {
 	d := set.needs[name]
-	n := server.Dependency{Dependency: api.Dependency{Name: name, Mode: api.DependencyMode(d.Mode), Engine: kind, Why: []string{"fairlead.yaml"}}}
+	n := server.Dependency{Dependency: api.Dependency{Name: name, Mode: api.DependencyMode(d.Mode), Engine: kind, Why: set.whyNeeded(name)}}
 	if d.Engine == "" {
-		n.Why = []string{use.Where + " of fairlead.yaml"}
+		n.Why = append([]string{use.Where + " of " + settings.FileName}, slices.DeleteFunc(n.Why, func(s string) bool { return s == settings.FileName })...)
 	}
 	if d.Port != 0 {
 		n.Ports = []int{d.Port}
@@ -182,7 +183,11 @@ func newDepsReset(stdout io.Writer) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, set, of, err := findService(c.Context(), dir, runOptions{dir: dir, main: main, place: placeFlags{on: "local"}, env: environment()})
+			f, err := findFolders()
+			if err != nil {
+				return err
+			}
+			_, set, of, err := findService(c.Context(), f, dir, runOptions{dir: dir, main: main, place: placeFlags{on: "local"}, env: environment()})
 			if err != nil {
 				return err
 			}
@@ -193,10 +198,6 @@ func newDepsReset(stdout io.Writer) *cobra.Command {
 			env, fresh := engineEnvironment(set, name, of)
 			if fresh {
 				return &api.Problem{Code: "no-dependency", Message: name + " is fresh: its data goes with the environment", Hint: "stop the environment with fairlead stop"}
-			}
-			f, err := findFolders()
-			if err != nil {
-				return err
 			}
 			if err := engine.Reset(engineFolder(f, env, false)); err != nil {
 				return fmt.Errorf("reset %s: %w", name, err)

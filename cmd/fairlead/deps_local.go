@@ -20,7 +20,7 @@ import (
 	"fairlead.dev/syncer/build"
 )
 
-// needs are the dependencies of a service on this machine, as fairlead.yaml has them: services of the workspace, which are
+// needs are the dependencies of a service on this machine, as fairlead.yaml and the registry have them: services of the workspace, which are
 // run as the service itself is, and commands.
 func needs(f folders, fs *forms, r api.RunRequest, set choice, svc build.Service, of bridge.Spec) []server.Dependency {
 	var out []server.Dependency
@@ -29,7 +29,7 @@ func needs(f folders, fs *forms, r api.RunRequest, set choice, svc build.Service
 		if d.Mode == string(api.DependencyOff) {
 			continue
 		}
-		n := server.Dependency{Dependency: api.Dependency{Name: name, Mode: api.DependencyMode(d.Mode), Why: []string{settings.FileName}}, Ready: d.Ready}
+		n := server.Dependency{Dependency: api.Dependency{Name: name, Mode: api.DependencyMode(d.Mode), Why: set.whyNeeded(name)}, Ready: d.Ready}
 		if d.Port != 0 {
 			n.Ports = []int{d.Port}
 		}
@@ -205,9 +205,9 @@ func commandConfig(f folders, r api.RunRequest, set choice, name, env, command s
 	}
 }
 
-// localDependencies are what fairlead.yaml names, and how they are if the agent runs the service.
+// localDependencies are what fairlead.yaml and the registry name, and how they are if the agent runs the service.
 func localDependencies(ctx context.Context, set choice, svc build.Service, spec bridge.Spec) (api.DependencyReport, error) {
-	r := api.DependencyReport{}
+	r := api.DependencyReport{Notes: set.notes}
 	running, err := runningService(ctx, spec.Name)
 	if err != nil {
 		return r, err

@@ -32,12 +32,15 @@ func prepareAs(ctx context.Context, f folders, fs *forms, r api.RunRequest, as s
 	}
 	o := runOptions{dir: dir, main: r.Main, args: r.Args, place: placeFlags{on: r.On, kubeconfig: r.Kubeconfig, context: r.Context, namespace: r.Namespace, registry: r.Registry},
 		keep: r.Keep, takeOver: r.TakeOver, env: r.Env, serviceEnv: r.ServiceEnv, fresh: r.Fresh, shared: r.Shared}
-	svc, set, spec, err := findService(ctx, dir, o)
+	svc, set, spec, err := findService(ctx, f, dir, o)
 	if err != nil {
 		return server.Plan{}, err
 	}
 	if as != "" {
 		spec.Name = as
+	}
+	for _, note := range set.notes {
+		fs.log.Info(note, "service", svc.Name)
 	}
 	on, native, target := set.on, set.build.Native, set.build.Target
 	var synced []syncer.Folder
@@ -62,7 +65,7 @@ func prepareAs(ctx context.Context, f folders, fs *forms, r api.RunRequest, as s
 				return server.Reloaded{}, api.Problems(err, "settings")
 			}
 			var ps []*api.Problem
-			if now.on != set.on || !maps.Equal(now.trees, set.trees) || now.name != set.name || now.main != set.main || !reflect.DeepEqual(now.needs, set.needs) {
+			if now.on != set.on || !maps.Equal(now.trees, set.trees) || now.name != set.name || now.main != set.main || !reflect.DeepEqual(now.needs, set.declared) {
 				ps = append(ps, &api.Problem{Code: "settings-restart", Severity: api.SeverityWarning, Message: "some of the changed settings shape the environment itself",
 					Hint: "stop fairlead run and start it again"})
 			}
@@ -113,7 +116,7 @@ func goOnSwitched(f folders, r api.RunRequest, spec *bridge.Spec, rec *server.Re
 }
 
 // findService finds the service that a folder means, its settings, and the environment that it has or would have.
-func findService(ctx context.Context, dir string, o runOptions) (build.Service, choice, bridge.Spec, error) {
+func findService(ctx context.Context, f folders, dir string, o runOptions) (build.Service, choice, bridge.Spec, error) {
 	set, err := loadSettings(dir, "", o)
 	if err != nil {
 		return build.Service{}, set, bridge.Spec{}, err
@@ -130,6 +133,12 @@ func findService(ctx context.Context, dir string, o runOptions) (build.Service, 
 	if set.name != "" {
 		svc.Name = set.name
 	}
+	if set.registered, err = registered(ctx, f, set.registry, svc.Name); err != nil {
+		set.notes = append(set.notes, "what the registry lists is not known, or of before: "+err.Error())
+	}
+	if set.build.Native {
+		set.needRegistered(svc)
+	}
 	owner := server.Owner()
 	place := set.on
 	if !set.build.Native {
@@ -143,7 +152,7 @@ func findService(ctx context.Context, dir string, o runOptions) (build.Service, 
 	// The main package's folder, and not the one that was asked for: from the module's root, from the package's own and
 	// from an editor it is the same service.
 	return svc, set, bridge.Spec{Name: server.EnvironmentName(svc.Name, svc.Dir, owner, place), Service: svc.Name, Owner: owner, Dir: dir, Version: version,
-		Keep: o.keep, Dependencies: set.dependencies}, nil
+		Keep: o.keep, Dependencies: set.dependencies, Registered: set.registered}, nil
 }
 
 // lookup finds a variable in an environment; of several the last counts.

@@ -3,11 +3,16 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"fairlead.dev/api"
 )
 
 // fairlead runs the command line in this process.
@@ -20,12 +25,13 @@ func fairlead(t *testing.T, want int, args ...string) (stdout, stderr string) {
 	return out.String(), errs.String()
 }
 
-func TestRegistryCommand(t *testing.T) {
-	dir := t.TempDir()
+// registryFolder is a home for state and settings, with what writes files below it and what runs git in its folder registry.
+func registryFolder(t *testing.T) (dir string, write func(name, text string), git func(args ...string)) {
+	dir = t.TempDir()
 	t.Setenv("HOME", dir)
 	t.Setenv("XDG_STATE_HOME", filepath.Join(dir, "state"))
 	t.Setenv("XDG_CONFIG_HOME", filepath.Join(dir, "config"))
-	write := func(name, text string) {
+	write = func(name, text string) {
 		t.Helper()
 		p := filepath.Join(dir, filepath.FromSlash(name))
 		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
@@ -35,7 +41,7 @@ func TestRegistryCommand(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	git := func(args ...string) {
+	git = func(args ...string) {
 		t.Helper()
 		cmd := exec.Command("git", append([]string{"-c", "user.name=Mira", "-c", "user.email=mira@example.com"}, args...)...)
 		cmd.Dir = filepath.Join(dir, "registry")
@@ -43,6 +49,11 @@ func TestRegistryCommand(t *testing.T) {
 			t.Fatalf("git %v: %v\n%s", args, err, out)
 		}
 	}
+	return dir, write, git
+}
+
+func TestRegistryCommand(t *testing.T) {
+	dir, write, git := registryFolder(t)
 	write("shop/go.mod", "module example.com/shop\n")
 	t.Chdir(filepath.Join(dir, "shop"))
 	if out, _ := fairlead(t, 0, "registry"); !strings.Contains(out, filepath.Join(dir, "state")) || !strings.Contains(out, "nothing is registered yet") {
@@ -93,5 +104,55 @@ func TestRegistryCommand(t *testing.T) {
 	}
 	if _, errs := fairlead(t, 1, "registry", "export", "--to", "istio", "--service", "nobody"); !strings.Contains(errs, "no service nobody") {
 		t.Errorf("a service that is not there: %s", errs)
+	}
+}
+
+// What the registry lists is a dependency where it is found on this machine; what fairlead.yaml says goes before it.
+func TestRegisteredDependencies(t *testing.T) {
+	dir, write, git := registryFolder(t)
+	write("shop/go.mod", "module example.com/shop\n\ngo 1.24\n")
+	for _, name := range []string{"orders", "billing", "stock", "tax"} {
+		write("shop/cmd/"+name+"/main.go", "package main\n\nfunc main() {}\n")
+	}
+	write("shop/fairlead.yaml", "registry: ../registry\nenv:\n  DATABASE_URL: postgres://orders:x@{{db}}/orders\ndependencies:\n  stock: {main: ./cmd/stock}\n  tax: shared\n")
+	calls := ""
+	for _, c := range []string{"billing", "db", "mainframe", "orders", "stock, environments: fresh", "tax, environments: fresh"} {
+		calls += "  - {service: " + c + ", methods: ['*']}\n"
+	}
+	write("registry/services/orders.yaml", "version: 1\nname: orders\ncalls:\n"+calls)
+	git("init", "-q", "-b", "main")
+	git("add", "-A")
+	git("commit", "-q", "-m", "first")
+	t.Chdir(filepath.Join(dir, "shop"))
+	deps := func() (out []string, notes string) {
+		t.Helper()
+		text, _ := fairlead(t, 0, "deps", "--on", "local", "--main", "./cmd/orders", "--json")
+		var r api.DependencyReport
+		if err := json.Unmarshal([]byte(text), &r); err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range r.Dependencies {
+			out = append(out, fmt.Sprintf("%s %s %s: %s", d.Name, d.Mode, d.Engine, strings.Join(d.Why, ", ")))
+		}
+		return out, strings.Join(r.Notes, "\n")
+	}
+	want := []string{"billing shared : the registry", "db shared postgresql: DATABASE_URL of fairlead.yaml, the registry", "stock fresh : fairlead.yaml, the registry", "tax shared : fairlead.yaml, the registry"}
+	got, notes := deps()
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+	if !strings.Contains(notes, "the registry lists mainframe, which is no service of the workspace") {
+		t.Errorf("notes: %s", notes)
+	}
+	// Away, it is what was read before, and that is said.
+	if err := os.Rename(filepath.Join(dir, "registry"), filepath.Join(dir, "gone")); err != nil {
+		t.Fatal(err)
+	}
+	got, notes = deps()
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+	if !strings.Contains(notes, "is not known, or of before") {
+		t.Errorf("notes: %s", notes)
 	}
 }

@@ -30,7 +30,10 @@ type choice struct {
 	build          build.Config
 	kube           kube.Options
 	dependencies   map[string]api.DependencyWish
-	needs          map[string]settings.Dependency // the same, as they are written
+	needs          map[string]settings.Dependency // the same, as they are written; on this machine with what the registry lists
+	declared       map[string]settings.Dependency // those of them that fairlead.yaml names
+	registered     map[string]api.DependencyMode  // what the registry lists under calls: of the service
+	notes          []string                       // of what could not be read or is not found here, for a person
 	base           string                         // the folder of fairlead.yaml, or the one that was asked for
 	trees          map[string]string              // name to path in the pod
 	synced         []syncer.Folder
@@ -101,7 +104,7 @@ func loadSettings(dir, service string, o runOptions) (choice, error) {
 	c.kube = kube.Options{Kubeconfig: k.Kubeconfig, Context: k.Context, Namespace: k.Namespace,
 		Isolation: kube.Isolation(k.Isolation), Quota: k.Quota, Egress: k.Egress, Domain: k.Domain, Registry: k.Registry, Image: k.Image,
 		Template: k.Template, Env: o.env, Lease: leasePolicy(l.Lease), Payload: payload.Executable, CABundle: caBundle(), Version: version}
-	c.needs, c.base = l.Dependencies, dir
+	c.needs, c.declared, c.base = l.Dependencies, l.Dependencies, dir
 	if l.File != "" {
 		c.base = filepath.Dir(l.File)
 	}

@@ -45,7 +45,7 @@ var checks = map[string]func(string) (wrong, hint string){
 	"port":         checkPort,
 	"access":       oneOf(string(AccessOpen), string(AccessReview)),
 	"changes":      oneOf(string(ChangesDirect), string(ChangesReview)),
-	"environments": oneOf("shared", "fresh"),
+	"environments": oneOf(EnvironmentsShared, EnvironmentsFresh),
 }
 
 func oneOf(values ...string) func(string) (string, string) {

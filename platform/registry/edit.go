@@ -20,8 +20,8 @@ func withGrant(s *Service, q Request) (*Service, []string) {
 	i := slices.IndexFunc(out.Calls, func(g Grant) bool { return g.Service == q.Callee })
 	if i < 0 {
 		g := Grant{Service: q.Callee, Methods: slices.Clone(q.Methods), Reason: q.Reason}
-		if q.Environments == "fresh" {
-			g.Environments = "fresh"
+		if q.Environments == EnvironmentsFresh {
+			g.Environments = EnvironmentsFresh
 		}
 		out.Calls = append(out.Calls, g)
 		return &out, q.Methods
@@ -41,7 +41,7 @@ func withGrant(s *Service, q Request) (*Service, []string) {
 		g.Reason = q.Reason
 	}
 	// Who asks for a shared one has what a missing key says.
-	if q.Environments != "" && q.Environments != g.Environments && (q.Environments == "fresh" || g.Environments != "") {
+	if q.Environments != "" && q.Environments != g.Environments && (q.Environments == EnvironmentsFresh || g.Environments != "") {
 		g.Environments = q.Environments
 	}
 	return &out, added

@@ -71,6 +71,15 @@ type Registry struct {
 	beforePush func() // a test's
 }
 
+// EmbeddedName is the embedded default's folder below Options.Dir; it is there once something has opened that.
+const EmbeddedName = "registry.git"
+
+// How ephemeral environments of a caller have what it calls (Grant.Environments).
+const (
+	EnvironmentsShared = "shared"
+	EnvironmentsFresh  = "fresh"
+)
+
 // DefaultBranch is the branch of a registry that has none yet.
 const DefaultBranch = "main"
 
@@ -100,7 +109,7 @@ func Open(ctx context.Context, opts Options) (*Registry, error) {
 	}
 	r.git.remote = opts.Remote
 	if r.embedded {
-		r.git.remote = filepath.Join(opts.Dir, "registry.git")
+		r.git.remote = filepath.Join(opts.Dir, EmbeddedName)
 		if err := initBare(ctx, r.git.remote); err != nil {
 			return nil, err
 		}
@@ -176,7 +185,7 @@ func (r *Registry) Snapshot(ctx context.Context) (*Snapshot, error) {
 			if last := r.Last(); last != nil {
 				return last, err
 			}
-			return r.cached(ctx), err
+			return r.cached(context.WithoutCancel(ctx)), err
 		}
 		s, err := r.at(ctx, t)
 		switch {

@@ -189,9 +189,6 @@ func (r *reader) mapping(at, n *yaml.Node, v reflect.Value, f field, path string
 			}
 			ok = r.value(c, e, field{}, p)
 			d := e.Interface().(Dependency)
-			if d.Mode == "" {
-				d.Mode = "shared"
-			}
 			switch {
 			case !ok || short:
 			case d.Seed != "" && !filepath.IsAbs(d.Seed) && d.Mode != "fresh":

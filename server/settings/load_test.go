@@ -498,7 +498,7 @@ func TestDependencies(t *testing.T) {
 func TestDependenciesHere(t *testing.T) {
 	dir := write(t, ".git/", "/", "fairlead.yaml", "dependencies:\n  redis: {run: redis-server, port: 6379}\n  billing: {main: ./cmd/billing, mode: fresh}\n")
 	l := load(t, Options{Dir: dir, User: "-"})
-	want := map[string]Dependency{"redis": {Mode: "shared", Run: "redis-server", Port: 6379}, "billing": {Mode: "fresh", Main: filepath.Join(dir, "cmd/billing")}}
+	want := map[string]Dependency{"redis": {Run: "redis-server", Port: 6379}, "billing": {Mode: "fresh", Main: filepath.Join(dir, "cmd/billing")}}
 	if d := cmp.Diff(want, l.Dependencies); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
 	}

@@ -3,11 +3,15 @@ package supervisor
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"time"
 
 	"fairlead.dev/api"
+	"fairlead.dev/syncer/supervisor/redirect"
 )
 
 // called is told of a call by the gate before them.
@@ -46,6 +50,25 @@ func (s *Supervisor) Outbound(ctx context.Context, o api.Outbound) (api.Outbound
 		return api.Outbound{}, writeProblem("save what is granted", err)
 	}
 	return now, nil
+}
+
+// leadConnections leads a process's connections to dependencies to the gate before those, until the last of what it started has
+// ended. Where the kernel does not allow that they are not seen, and that is told.
+func (s *Supervisor) leadConnections(g api.Generation, asked net.Conn) {
+	defer asked.Close()
+	unseen := func(err error) {
+		s.ring.addState(&api.ProblemEvent{Header: api.Header{Type: api.KindProblem, Generation: g, Time: time.Now()},
+			Problem: api.Problem{Code: api.CodeCallsUnseen, Severity: api.SeverityWarning, Owner: "calls", Message: "what the service calls is not seen here: " + err.Error(),
+				Hint: "its calls are let through; the node needs Linux 5.9, and a seccomp profile that allows seccomp(2) and process_vm_writev(2)"}})
+	}
+	l, err := redirect.Take(asked.(*net.UnixConn))
+	switch {
+	case errors.Is(err, io.ErrUnexpectedEOF): // it did not start; that is told elsewhere
+	case err != nil:
+		unseen(err)
+	default:
+		l.Run(s.life, s.calls.Redirect, unseen)
+	}
 }
 
 // Calls is what the service has called so far.

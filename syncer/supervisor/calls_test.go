@@ -10,12 +10,14 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"fairlead.dev/api"
+	"fairlead.dev/syncer/podtest"
 )
 
 // A supervisor that is started anew in the same folder has the dependencies' addresses that its service was started with, and what
@@ -135,4 +137,78 @@ func TestGatePassesAsItIs(t *testing.T) {
 			t.Fatalf("%d bytes came back, %v; the query was %q", len(got), err, resp.Header.Get("Query"))
 		}
 	}
+}
+
+// caller asks an address twice a second, and says what it hears.
+const caller = `package main
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"time"
+)
+
+func main() {
+	fmt.Println("pid", os.Getpid())
+	for range 1000 {
+		http.DefaultTransport.(*http.Transport).CloseIdleConnections()
+		resp, err := http.Get(os.Args[1]) // break: call
+		if err != nil {
+			fmt.Println("error:", err)
+		} else {
+			fmt.Println("status:", resp.StatusCode)
+			resp.Body.Close()
+		}
+		time.Sleep(500 * time.Millisecond)
+	}
+}
+`
+
+// A service that connects to its dependency's own address is led to the gate, whether it is held for a debugger or not; a grant
+// holds for the process that runs.
+func TestRedirected(t *testing.T) {
+	dep := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer dep.Close()
+	exe, src := podtest.BuildProgram(t, "caller", caller, "CGO_ENABLED=0", "-gcflags=-N -l", "-ldflags=-compressdwarf=false")
+	scope := 1 // with what yama wants of it, too
+	sub, s := subject(t, Options{PtraceScope: &scope})
+	say := func(grants ...string) {
+		t.Helper()
+		if _, err := s.Outbound(t.Context(), api.Outbound{Caller: "orders", Environment: "e", Mode: api.CallsEnforce, Routes: []api.OutboundRoute{
+			{Callee: "billing", Listen: "127.0.0.1:0", Target: dep.Listener.Addr().String(), Redirect: true, Governed: true, Grants: grants}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	say()
+	m := podtest.Manifest(1, exe, dep.URL+"/charge")
+	podtest.Ship(t, sub, m, exe)
+	line(t, sub.Events, 1, "status: 403")
+	say("GET /charge")
+	line(t, sub.Events, 1, "status: 200")
+	if seen, _ := s.Calls(t.Context()); len(seen) != 1 || seen[0].Method != "GET /charge" || seen[0].Verdict != api.CallAllowed {
+		t.Errorf("seen: %+v", seen)
+	}
+
+	say()
+	held := podtest.Held(2, exe, dep.URL+"/charge")
+	podtest.Ship(t, sub, held, exe)
+	c, _ := podtest.Debug(t, sub, 2)
+	c.Attach()
+	at := podtest.Line(t, caller, "// break: call")
+	c.Break(src, at)
+	c.Go()
+	c.Stopped(at)
+	c.Continue()
+	line(t, sub.Events, 2, "status: 403")
+}
+
+// Where nothing is to be led elsewhere, the kernel asks nothing; an address to lead away from is one of IP.
+func TestNotRedirected(t *testing.T) {
+	_, s := subject(t, Options{})
+	if asked, _, err := s.before(exec.Command("x")); err != nil || asked != nil {
+		t.Errorf("%v %v", asked, err)
+	}
+	_, err := s.Outbound(t.Context(), api.Outbound{Mode: api.CallsEnforce, Routes: []api.OutboundRoute{{Callee: "b", Listen: "127.0.0.1:0", Target: "billing:80", Redirect: true}}})
+	wantCode(t, err, api.CodeBadManifest)
 }

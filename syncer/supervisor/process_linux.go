@@ -3,6 +3,7 @@ package supervisor
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -70,13 +71,20 @@ type process struct {
 
 // startProcess starts the executable in a process group of its own, its output going to the ring. A stopped one stands
 // before its first instruction.
-func (s *Supervisor) startProcess(m *api.Manifest, exe string, stopped bool) (*process, error) {
+func (s *Supervisor) startProcess(m *api.Manifest, exe string, stopped bool) (p *process, err error) {
 	cmd := exec.Command(exe, m.Process.Args...)
-	execs := 1
-	if s.scope() == 1 {
-		cmd.Path, cmd.Args = self, append([]string{"fairlead-pod", allowTracer}, cmd.Args...)
-		execs = 2
+	asked, execs, err := s.before(cmd)
+	if err != nil {
+		return nil, err
 	}
+	defer func() {
+		for _, f := range cmd.ExtraFiles { // the child's
+			f.Close()
+		}
+		if p == nil && asked != nil {
+			asked.Close()
+		}
+	}()
 	cmd.Dir = m.Process.Dir
 	cmd.Env = append(serviceEnv(os.Environ()), m.Process.Env...)
 	cmd.Env = append(cmd.Env, envMark+"="+s.opts.Dir)
@@ -92,7 +100,7 @@ func (s *Supervisor) startProcess(m *api.Manifest, exe string, stopped bool) (*p
 		return nil, err
 	}
 	cmd.Stdout, cmd.Stderr = outW, errW
-	p := &process{gen: m.Generation, digest: m.Executable.Digest, cmd: cmd, start: time.Now(), done: make(chan struct{}), exe: exe, size: m.Executable.Size}
+	made := &process{gen: m.Generation, digest: m.Executable.Digest, cmd: cmd, start: time.Now(), done: make(chan struct{}), exe: exe, size: m.Executable.Size}
 	start := s.spawn.start
 	if stopped {
 		start = func(cmd *exec.Cmd) error { return s.spawn.startStopped(cmd, execs) }
@@ -105,7 +113,11 @@ func (s *Supervisor) startProcess(m *api.Manifest, exe string, stopped bool) (*p
 		errR.Close()
 		return nil, err
 	}
+	p = made
 	p.pid = cmd.Process.Pid
+	if asked != nil {
+		s.wg.Go(func() { s.leadConnections(p.gen, asked) })
+	}
 	p.output.Go(func() { defer outR.Close(); s.ring.capture(outR, p.gen, false) })
 	p.output.Go(func() { defer errR.Close(); s.ring.capture(errR, p.gen, true) })
 	s.wg.Go(func() {
@@ -127,6 +139,28 @@ func (s *Supervisor) startProcess(m *api.Manifest, exe string, stopped bool) (*p
 		close(p.done)
 	})
 	return p, nil
+}
+
+// before has the service's process do first what it has to, and says how many programs it is on its way then. asked hears where it
+// connects to; nil: nobody wants to know.
+func (s *Supervisor) before(cmd *exec.Cmd) (asked net.Conn, execs int, err error) {
+	what := ""
+	if s.scope() == 1 {
+		what += letTrace
+	}
+	if s.calls.Redirects() {
+		here, there, err := socketpair(syscall.SOCK_STREAM)
+		if err != nil {
+			return nil, 0, err
+		}
+		asked, cmd.ExtraFiles = here, []*os.File{there}
+		what += askConnect
+	}
+	if what == "" {
+		return nil, 1, nil
+	}
+	cmd.Path, cmd.Args = self, append([]string{"fairlead-pod", becomeService, what}, cmd.Args...)
+	return asked, 2, nil
 }
 
 // startKnown starts a child that the reaper leaves to the returned wait, and killDescendants to whoever ends it if it is

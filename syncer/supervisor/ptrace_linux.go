@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"fairlead.dev/api"
+	"fairlead.dev/syncer/supervisor/redirect"
 )
 
 // startStopped starts a process that then stands before its first instruction, untraced: it is traced up to its exec,
@@ -108,26 +110,46 @@ func capable(c uint) bool {
 	return false
 }
 
-// allowTracer is what a service is started through where yama takes only ancestors and named processes for debuggers:
-// Delve is the service's sibling. It is a command of fairlead-pod.
-const allowTracer = "exec"
+// becomeService is what a service is started through where something is to be done before in its own process: a command of
+// fairlead-pod, whose first argument is what, of the letters below.
+const (
+	becomeService = "exec"
+	letTrace      = "t" // let it be debugged: yama may take only ancestors and named processes, and Delve is its sibling
+	askConnect    = "c" // have the kernel ask where it connects to, over descriptor 3
+)
 
-// AllowTracer lets any process of the same user debug this one (prctl(2), PR_SET_PTRACER, which outlives execve(2)) and
-// becomes the given program; it returns only what went wrong. It must be called before anything else: who traces the start sees
-// the process's first thread only.
-func AllowTracer(args []string) error {
+// Become does what the first argument says, and becomes the program of the others; it returns only what went wrong. It must be
+// called before anything else: who traces the start sees the process's first thread only.
+func Become(args []string) error {
 	if unix.Gettid() != unix.Getpid() {
 		return errors.New("not on the first thread")
 	}
-	if len(args) == 0 {
+	if len(args) < 2 {
 		return errors.New("no program")
 	}
+	runtime.LockOSThread()
+	what, args := args[0], args[1:]
+	if strings.Contains(what, askConnect) {
+		if err := redirect.Install(3); err != nil {
+			return err
+		}
+	}
+	if strings.Contains(what, letTrace) {
+		if err := allowTracer(); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("start %s: %w", args[0], syscall.Exec(args[0], args, os.Environ()))
+}
+
+// allowTracer lets any process of the same user debug this one (prctl(2), PR_SET_PTRACER, which outlives execve(2)).
+func allowTracer() error {
 	const anyone = ^uintptr(0) // PR_SET_PTRACER_ANY
 	// Without yama there is nothing to allow: EINVAL.
 	if err := unix.Prctl(unix.PR_SET_PTRACER, anyone, 0, 0, 0); err != nil && !errors.Is(err, unix.EINVAL) {
 		return fmt.Errorf("allow a debugger: %w", err)
 	}
-	return fmt.Errorf("start %s: %w", args[0], syscall.Exec(args[0], args, os.Environ()))
+	return nil
 }
 
 // symbolProblem says that an executable cannot be debugged, nil where it can.

@@ -65,6 +65,7 @@ type Supervisor struct {
 	spawn  *spawner
 	reaper reaper
 	wg     sync.WaitGroup
+	life   context.Context // Run's; ends after all that it has started
 	epoch  string
 	start  time.Time
 	// await, keep and awaitTask are the constants of these names; a test has less time.
@@ -151,6 +152,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	s.spawn = newSpawner()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	s.life = ctx
 	s.wg.Go(func() { s.reaper.run(ctx.Done()) })
 	if s.opts.Echo != nil {
 		s.wg.Go(func() { s.echo(ctx) })

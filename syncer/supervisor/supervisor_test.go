@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 func asPod(args []string) (bool, error) {
 	switch {
 	case len(args) > 0 && args[0] == "exec":
-		return true, AllowTracer(args[1:])
+		return true, Become(args[1:])
 	case len(args) == 3 && args[0] == "dap":
 		pid, err := strconv.Atoi(args[2])
 		return true, errors.Join(err, delve.Hold(os.NewFile(3, "dap"), pid))

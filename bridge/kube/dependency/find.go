@@ -40,6 +40,20 @@ type Input struct {
 	Elsewhere map[string]*corev1.Service
 	// Wishes are what the settings say, by name.
 	Wishes map[string]api.DependencyWish
+	// Registered are what the registry's record of the service says it calls, by name: shared or fresh where no wish says another.
+	Registered map[string]api.DependencyMode
+}
+
+// named are the names that the settings and the registry have, sorted.
+func (in *Input) named() []string {
+	names := map[string]bool{}
+	for name := range in.Wishes {
+		names[name] = true
+	}
+	for name := range in.Registered {
+		names[name] = true
+	}
+	return slices.Sorted(maps.Keys(names))
 }
 
 // Found is a dependency, with what a copy of it is made from.
@@ -135,8 +149,8 @@ func ConfigMaps(in Input) []string {
 	if in.Staging != nil {
 		add(&in.Staging.Spec.Template.Spec)
 	}
-	for name, w := range in.Wishes {
-		if s := f.services[name]; s != nil && w.Mode == api.DependencyFresh {
+	for _, name := range in.named() {
+		if s := f.services[name]; s != nil && f.wanted([]string{name}) == api.DependencyFresh {
 			if b := f.behind(s); b != nil {
 				add(&b.Template().Spec)
 			}
@@ -204,7 +218,7 @@ func Find(in Input) Result {
 		}
 		f.scan("Deployment "+s.Name, pod, cs)
 	}
-	for _, name := range slices.Sorted(maps.Keys(in.Wishes)) {
+	for _, name := range in.named() {
 		f.declare(name)
 	}
 	// What is fresh has dependencies of its own. Those that are fresh too are scanned in turn; a loop ends here.
@@ -220,7 +234,7 @@ func Find(in Input) Result {
 			f.scan(d.Behind.Kind()+" "+d.Behind.Name(), pod, slices.Concat(pod.InitContainers, pod.Containers))
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(in.Wishes)) {
+	for _, name := range in.named() {
 		f.check(name)
 	}
 	r := Result{Notes: f.notes, Problems: f.problems}
@@ -235,8 +249,8 @@ func Find(in Input) Result {
 	return r
 }
 
-// wish is what the settings say of a dependency, under any of its names.
-func (f *finder) wish(d *Found) (api.DependencyWish, bool) {
+// names are all that a dependency is called by.
+func names(d *Found) []string {
 	names := []string{d.Name}
 	for _, s := range d.Services {
 		names = append(names, s.Name)
@@ -244,19 +258,33 @@ func (f *finder) wish(d *Found) (api.DependencyWish, bool) {
 	if d.Namespace != "" {
 		names = append(names, d.Name+"."+d.Namespace)
 	}
+	return names
+}
+
+// wish is what the settings say under the first of some names of which they say anything.
+func (f *finder) wish(names []string) api.DependencyWish {
 	for _, n := range names {
 		if w, ok := f.Wishes[n]; ok {
-			return w, true
+			return w
 		}
 	}
-	return api.DependencyWish{}, false
+	return api.DependencyWish{}
+}
+
+// wanted is the mode that the settings, and where these say none, the registry want under some names; empty: neither says one.
+func (f *finder) wanted(names []string) api.DependencyMode {
+	mode := f.wish(names).Mode
+	for _, n := range names {
+		mode = cmp.Or(mode, f.Registered[n])
+	}
+	return mode
 }
 
 func (f *finder) mode(d *Found) {
-	w, ok := f.wish(d)
-	switch {
-	case ok && (w.Mode == api.DependencyFresh || w.Mode == api.DependencyOff):
-		d.Mode, d.Seed = w.Mode, w.Seed
+	names := names(d)
+	switch mode := f.wanted(names); {
+	case mode == api.DependencyFresh || mode == api.DependencyOff:
+		d.Mode, d.Seed = mode, f.wish(names).Seed
 	case d.Namespace == "":
 		d.Mode = api.DependencyExternal
 	default:
@@ -264,22 +292,31 @@ func (f *finder) mode(d *Found) {
 	}
 }
 
-// declare takes a dependency that the settings name, whether a value names it or not.
+// declare takes a dependency that the settings or the registry name, whether a value names it or not.
 func (f *finder) declare(name string) {
-	const where = "fairlead.yaml or a flag"
-	if s := f.services[name]; s != nil && !f.own[name] {
-		f.add(f.keyOf(s), f.foundOf(s), where)
-		return
+	var why []string
+	if _, ok := f.Wishes[name]; ok {
+		why = append(why, "fairlead.yaml or a flag")
 	}
-	svc, ns, ok := strings.Cut(name, ".")
-	if s := f.Elsewhere[name]; ok && s != nil {
-		f.add(name, &Found{Dependency: api.Dependency{Name: svc, Namespace: ns}, Services: nil}, where)
+	if _, ok := f.Registered[name]; ok {
+		why = append(why, "the registry")
+	}
+	for _, where := range why {
+		if s := f.services[name]; s != nil && !f.own[name] {
+			f.add(f.keyOf(s), f.foundOf(s), where)
+			continue
+		}
+		svc, ns, ok := strings.Cut(name, ".")
+		if s := f.Elsewhere[name]; ok && s != nil {
+			f.add(name, &Found{Dependency: api.Dependency{Name: svc, Namespace: ns}, Services: nil}, where)
+		}
 	}
 }
 
-// check reports the wish of a name that nothing has, and the fresh one that cannot be made.
+// check reports the wish of a name that nothing has, and the fresh one that cannot be made. What the registry lists need not be there:
+// other places have it.
 func (f *finder) check(name string) {
-	w := f.Wishes[name]
+	wish, wished := f.Wishes[name]
 	var d *Found
 	for _, c := range f.found {
 		if c.Name == name || c.Namespace != "" && c.Name+"."+c.Namespace == name || slices.ContainsFunc(c.Services, func(s *corev1.Service) bool { return s.Name == name }) {
@@ -291,13 +328,17 @@ func (f *finder) check(name string) {
 	}
 	const shared = "leave it shared under dependencies: in fairlead.yaml"
 	switch {
+	case d == nil && !wished:
+		if !f.own[name] {
+			f.note("the registry lists %s, and there is no such Service in namespace %s", name, f.Namespace)
+		}
 	case d == nil && f.own[name]:
 		bad("remove it from dependencies: in fairlead.yaml", "Service %s leads to the service itself", name)
-	case d == nil && w.Mode == api.DependencyOff:
+	case d == nil && wish.Mode == api.DependencyOff:
 		f.notes = append(f.notes, fmt.Sprintf("%s is off in the settings, and nothing names it", name))
 	case d == nil:
 		bad("correct the name under dependencies: in fairlead.yaml; fairlead deps lists what was found", "there is no Service %s in namespace %s", name, f.Namespace)
-	case w.Mode != api.DependencyFresh:
+	case f.wanted([]string{name}) != api.DependencyFresh || f.wanted(names(d)) != api.DependencyFresh:
 	case d.Namespace == "":
 		bad("set it to off, or remove it, under dependencies: in fairlead.yaml", "it is outside of the cluster, so it cannot be copied")
 	case d.Namespace != f.Namespace:

@@ -172,3 +172,32 @@ func TestWishes(t *testing.T) {
 		}
 	}
 }
+
+// What the registry lists is a dependency, and how it wants it holds where the settings say nothing, under any name.
+func TestRegistered(t *testing.T) {
+	in := shop(t)
+	in.Wishes = map[string]api.DependencyWish{"redis-master": {Mode: api.DependencyShared}}
+	in.Registered = map[string]api.DependencyMode{"noise": api.DependencyShared, "billing": api.DependencyFresh, "redis": api.DependencyFresh, "orders": api.DependencyFresh, "nowhere": api.DependencyFresh}
+	r := Find(in)
+	got := map[string]string{}
+	for _, d := range r.Dependencies {
+		got[d.Name] = fmt.Sprintf("%s: %s", d.Mode, strings.Join(d.Why, "; "))
+	}
+	for name, want := range map[string]string{
+		"billing":      "fresh: argument billing of Deployment orders; the registry",
+		"redis-master": "shared: REDIS_ADDR of ConfigMap orders; the registry; fairlead.yaml or a flag; REDIS of Deployment billing",
+		"noise":        "shared: the registry",
+	} {
+		if got[name] != want {
+			t.Errorf("%s: %q, want %q", name, got[name], want)
+		}
+	}
+	notes := strings.Join(r.Notes, "\n")
+	if len(r.Problems) > 0 || !strings.Contains(notes, "the registry lists nowhere, and there is no such Service in namespace shop") || strings.Contains(notes, "lists orders") {
+		t.Errorf("%v %q", r.Problems, r.Notes)
+	}
+	in.Registered = map[string]api.DependencyMode{"auth.iam": api.DependencyFresh}
+	if ps := Find(in).Problems; len(ps) != 1 || !strings.Contains(ps[0].Message, "in namespace iam") || !strings.Contains(ps[0].Hint, "leave it shared") {
+		t.Errorf("%v", ps)
+	}
+}

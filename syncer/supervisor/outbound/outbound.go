@@ -42,6 +42,9 @@ type Gate struct {
 	wg     sync.WaitGroup
 	seen   seen
 
+	// redirects says where a connection to a dependency leads, of the routes that ask for that.
+	redirects atomic.Pointer[map[netip.AddrPort]netip.AddrPort]
+
 	mu     sync.Mutex
 	routes map[string]*route // by key
 	state  api.Outbound      // as it was asked for
@@ -108,6 +111,14 @@ func (g *Gate) Set(o api.Outbound) (api.Outbound, error) {
 	for i, r := range asked.Routes {
 		next[key(r)].rule.Store(&rule{OutboundRoute: o.Routes[i], caller: o.Caller, environment: o.Environment, mode: o.Mode})
 	}
+	to := map[netip.AddrPort]netip.AddrPort{}
+	for _, r := range asked.Routes {
+		if r.Redirect {
+			at, _ := netip.ParseAddrPort(r.Target)
+			to[at] = next[key(r)].ln.Addr().(*net.TCPAddr).AddrPort()
+		}
+	}
+	g.redirects.Store(&to)
 	stays := map[*route]bool{}
 	for _, rt := range next {
 		stays[rt] = true
@@ -126,7 +137,28 @@ func (g *Gate) Set(o api.Outbound) (api.Outbound, error) {
 }
 
 // key tells routes apart that were asked for together.
-func key(r api.OutboundRoute) string { return r.Callee + " " + r.Listen + " " + port(r.Target) }
+func key(r api.OutboundRoute) string {
+	if r.Redirect {
+		return r.Target
+	}
+	return r.Callee + " " + r.Listen + " " + port(r.Target)
+}
+
+// Redirect says where a connection of the service is to lead in place of an address, and false to leave it.
+func (g *Gate) Redirect(to netip.AddrPort) (netip.AddrPort, bool) {
+	m := g.redirects.Load()
+	if m == nil {
+		return netip.AddrPort{}, false
+	}
+	at, ok := (*m)[to]
+	return at, ok
+}
+
+// Redirects says whether there is any connection to lead elsewhere.
+func (g *Gate) Redirects() bool {
+	m := g.redirects.Load()
+	return m != nil && len(*m) > 0
+}
 
 // findLocked is the route that is there already: asked for in the same words, or by the address that it was given. Its target
 // may have moved.
@@ -135,7 +167,7 @@ func (g *Gate) findLocked(r api.OutboundRoute) *route {
 		return rt
 	}
 	for _, rt := range g.routes {
-		if rt.rule.Load().Callee == r.Callee && rt.ln.Addr().String() == r.Listen {
+		if rt.rule.Load().Callee == r.Callee && !r.Redirect && rt.ln.Addr().String() == r.Listen {
 			return rt
 		}
 	}
@@ -169,6 +201,9 @@ func check(o api.Outbound) error {
 		host, p, err := net.SplitHostPort(r.Target)
 		if err != nil || host == "" || p == "" || p == "0" {
 			return bad("%q is no address of %s", r.Target, r.Callee)
+		}
+		if t, err := netip.ParseAddrPort(r.Target); r.Redirect && (err != nil || t.Addr() != t.Addr().Unmap() || !a.Addr().Is4()) {
+			return bad("connections to %q cannot be led to %q", r.Target, r.Listen)
 		}
 		if have[key(r)] {
 			return bad("two routes are %s", key(r))
