@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -134,6 +136,16 @@ func TestReflectRefused(t *testing.T) {
 		t.Cleanup(s.Close)
 		return s.Listener.Addr().String()
 	}
+	// A service that speaks HTTP/1 only, behind a proxy that speaks both.
+	h1 := func() string {
+		behind := httptest.NewServer(http.NotFoundHandler())
+		t.Cleanup(behind.Close)
+		to, err := url.Parse(behind.URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return h2c(httputil.NewSingleHostReverseProxy(to).ServeHTTP)
+	}
 	grpcAnswer := func(body string) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", "application/grpc")
@@ -145,6 +157,7 @@ func TestReflectRefused(t *testing.T) {
 	for name, c := range map[string]struct{ addr, want string }{
 		"a page":           {h2c(func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write([]byte("hello")) }), "does not offer"},
 		"not found":        {h2c(http.NotFound), "does not offer"},
+		"an HTTP/1 server": {h1(), "does not offer"},
 		"nothing":          {h2c(grpcAnswer("")), "EOF"},
 		"a huge message":   {h2c(grpcAnswer("\x00\x7f\xff\xff\xff")), "is not read"},
 		"compressed":       {h2c(grpcAnswer("\x01\x00\x00\x00\x01a")), "compressed 1"},

@@ -7,7 +7,7 @@ import path from 'node:path';
 import { Fairlead } from './harness/fairlead.mjs';
 import { fairlead, out } from './harness/machine.mjs';
 import { onMachine } from './harness/test.mjs';
-import { eventually, freePort } from './harness/wait.mjs';
+import { eventually, freePort, patience } from './harness/wait.mjs';
 import { CodeServer, Workbench } from './harness/workbench.mjs';
 
 const billing = `package main
@@ -51,6 +51,23 @@ func main() {
 	panic(http.ListenAndServe("127.0.0.1:${port}", nil))
 }
 `;
+
+/**
+ * desktop is an agent whose editor says that it shows pages beside the code, as VS Code on a desktop does: a VS Code in a browser does
+ * not, since its own pages could be any site's. The two words are as long as each other, so that the lengths of messages stay.
+ */
+function desktop(m) {
+	const file = m.path('desktop.mjs');
+	fs.writeFileSync(file, `#!${process.execPath}
+import { spawn } from 'node:child_process';
+const proc = spawn(${JSON.stringify(fairlead)}, process.argv.slice(2), { stdio: ['pipe', 'inherit', 'inherit'] });
+process.stdin.on('data', (b) => proc.stdin.write(Buffer.from(b.toString('latin1').replace('"beside":false', '"beside":true '), 'latin1')));
+process.stdin.on('end', () => proc.stdin.end());
+proc.on('exit', (code) => process.exit(code ?? 1));
+for (const s of ['SIGTERM', 'SIGINT']) process.on(s, () => proc.kill(s));
+`, { mode: 0o755 });
+	return file;
+}
 
 onMachine('a call that is not granted', 'calls', async (m, step) => {
 	const messages = [];
@@ -100,7 +117,7 @@ services:
 	git('-C', clone, 'commit', '--quiet', '-m', 'services');
 	git('-C', clone, 'push', '--quiet', 'origin', 'HEAD');
 
-	const wb = await Workbench.open(m, await CodeServer.start(m, { extra: { 'fairlead.openBrowser': 'always' } }), dir);
+	const wb = await Workbench.open(m, await CodeServer.start(m, { extra: { 'fairlead.openBrowser': 'always' }, agent: desktop(m) }), dir);
 	const f = new Fairlead(wb);
 	let site;
 	try {
@@ -115,7 +132,22 @@ services:
 			await site.screenshot({ path: path.join(out, 'calls-refused.png') });
 			await wb.page.bringToFront();
 		});
-		let form;
+		let form, shown = '';
+		/** beside waits until what f does has opened the form beside the code, and returns its address. */
+		const beside = async (open) => {
+			await open();
+			return eventually('the form beside the code', async () => {
+				for (const frame of wb.page.frames()) {
+					const src = await frame.locator('.content iframe').first().getAttribute('src', { timeout: 500 }).catch(() => '');
+					if (!src?.includes('/sign-in/to/') || src === shown) continue;
+					const u = new URL(src);
+					assert.match(Buffer.from(u.pathname.split('/').pop(), 'base64url').toString(), /^\/request\?callee=billing&caller=orders&.*method=POST\+%2Fv1%2Fcharges%2F%2A/);
+					shown = src;
+					assert.equal(await wb.page.locator('.editor-group-container').count(), 2);
+					return `${u.origin}${u.pathname}${u.hash}`;
+				}
+			});
+		};
 		await step('its line has a squiggle, and a fix that opens the form', async () => {
 			await wb.squiggle().first().waitFor();
 			await wb.openFile('orders/main.go');
@@ -127,11 +159,23 @@ services:
 			const fix = wb.page.locator('.action-widget .monaco-list-row', { hasText: 'Request access to POST /v1/charges/* of billing' }).first();
 			await fix.waitFor();
 			await wb.shot('fix');
-			form = await wb.popup(() => fix.click());
-			// code-server opens ports of its machine by a proxy of its own, whose Host and paths the portal refuses, as it refuses all but
-			// its own. A VS Code on this machine opens the address itself.
-			await form.waitForURL(/\/proxy\/\d+\//);
-			await form.goto(form.url().replace(/^http:\/\/[^/]*\/proxy\/(\d+)\//, 'http://127.0.0.1:$1/'));
+			const address = await beside(() => fix.click());
+			await wb.shot('beside');
+			// The portal lets no web page frame it, and this VS Code is one: the form itself is filled in beside it.
+			form = await wb.ctx.newPage();
+			form.setDefaultTimeout(patience);
+			await form.goto(address);
+		});
+		await step('the tree, the status bar and the log line lead there too', async () => {
+			await wb.page.bringToFront();
+			await f.environments();
+			await beside(() => f.act('orders may not call', 'Request Access'));
+			await beside(() => f.choose('Request Access to POST /v1/charges/*', /live/));
+			const logs = await f.logs();
+			await logs.shows('POST /v1/charges/* of billing is not granted: the call was refused');
+			await wb.shot('log-line');
+			await beside(() => logs.link('Request access...').click());
+			await form.bringToFront();
 		});
 		await step('the form is filled in: one click grants it', async () => {
 			await form.locator('#request').waitFor();
