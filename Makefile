@@ -59,6 +59,9 @@ bench-logs: payload ## log lines from the service to a websocket client, beside 
 bench-env: build ## what an environment costs: 10 shared dependencies, 5 fresh ones beside their floor, 50 at once; JSON (needs make cluster)
 	@$(GO) run ./test/bench/env
 
+bench-grant: ## from a pushed grant until the agent's registry tells it: a bare repository here, a real Gitea by HTTP (built the first time)
+	$(GO) test -run '^$$' -bench Grant -benchtime 15x ./platform/forge
+
 bench-janitor: ## the janitor's pass over 1,000 environments (needs make cluster, and FAIRLEAD_TEST_KUBECONFIG)
 	$(GO) test -run '^$$' -bench Janitor -benchtime 20x ./bridge/kube/janitor
 
@@ -71,4 +74,4 @@ generate: ## what is made from comments and tables: settings.md, the JSON schema
 clean: ## remove what build made
 	rm -rf bin dist editors/vscode/bin editors/vscode/dist editors/vscode/out bridge/payload/files/*.zst bridge/payload/files/*.sum
 
-.PHONY: help build platform payload vsix demo test race fuzz cluster cluster-down bench-edit bench-debug bench-lsp bench-logs bench-env bench-janitor generate pictures clean
+.PHONY: help build platform payload vsix demo test race fuzz cluster cluster-down bench-edit bench-debug bench-lsp bench-logs bench-env bench-janitor bench-grant generate pictures clean

@@ -1,11 +1,12 @@
 // A call that is not granted, in the real workbench: a squiggle on its line, the quick fix, the form as it comes, and the same call works.
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import fs from 'node:fs';
 import http from 'node:http';
 import path from 'node:path';
 import { Fairlead } from './harness/fairlead.mjs';
-import { fairlead, out } from './harness/machine.mjs';
+import { fairlead, here, out } from './harness/machine.mjs';
 import { onMachine } from './harness/test.mjs';
 import { eventually, freePort, patience } from './harness/wait.mjs';
 import { CodeServer, Workbench } from './harness/workbench.mjs';
@@ -20,6 +21,7 @@ import (
 
 func main() {
 	http.HandleFunc("POST /v1/charges/{id}", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, "<h1>charged %s</h1>", r.PathValue("id")) })
+	http.HandleFunc("GET /v1/balance", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "<h1>7 crowns</h1>") })
 	panic(http.ListenAndServe("127.0.0.1:"+os.Getenv("PORT"), nil))
 }
 `;
@@ -48,6 +50,15 @@ func main() {
 		w.Header().Set("Content-Type", "text/html")
 		io.Copy(w, resp.Body)
 	})
+	http.HandleFunc("/balance", func(w http.ResponseWriter, r *http.Request) {
+		resp, err := http.Get(os.Getenv("BILLING_URL") + "/v1/balance")
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+			return
+		}
+		defer resp.Body.Close()
+		io.Copy(w, resp.Body)
+	})
 	panic(http.ListenAndServe("127.0.0.1:${port}", nil))
 }
 `;
@@ -67,6 +78,39 @@ proc.on('exit', (code) => process.exit(code ?? 1));
 for (const s of ['SIGTERM', 'SIGINT']) process.on(s, () => proc.kill(s));
 `, { mode: 0o755 });
 	return file;
+}
+
+/** Neovim is one without a screen, with its own language client, asked by its socket. */
+class Neovim {
+	constructor(m, dir, file) {
+		this.socket = m.path('nvim.sock');
+		const proc = spawn('nvim', ['--headless', '--listen', this.socket, '-u', path.join(here, 'neovim.lua'), '-i', 'NONE', '-n', file], { cwd: dir, env: { ...m.env, FAIRLEAD: fairlead }, stdio: 'ignore' });
+		const ended = once(proc, 'exit');
+		m.cleanup(async () => { proc.kill('SIGKILL'); await ended; });
+	}
+
+	/** lua runs a function's body; what it returns must be a string. */
+	lua(body) {
+		if (!fs.existsSync(this.socket)) return '[]';
+		const expr = `luaeval('(function() ${body.replaceAll('\'', '\'\'').replace(/\s+/g, ' ')} end)()')`;
+		const { status, stdout, stderr } = spawnSync('nvim', ['--server', this.socket, '--remote-expr', expr], { encoding: 'utf8' });
+		if (status !== 0) throw new Error(`nvim: ${stdout}${stderr}`);
+		return stdout + stderr; // 0.7 writes to the latter
+	}
+
+	diagnostics() { return JSON.parse(this.lua('return vim.fn.json_encode(vim.tbl_map(function(d) return { lnum = d.lnum, message = d.message } end, vim.diagnostic.get(0)))') || '[]'); }
+
+	messages() { return this.lua('return vim.fn.execute("messages")'); }
+
+	/** fix takes the code action of a title on a line. */
+	fix(line, title) {
+		this.lua(`vim.ui.select = function(items, _, chosen)
+			for i, item in ipairs(items) do if item[2].title == "${title}" then chosen(item, i) end end
+		end
+		vim.api.nvim_win_set_cursor(0, { ${line + 1}, 0 })
+		vim.lsp.buf.code_action()
+		return ""`);
+	}
 }
 
 onMachine('a call that is not granted', 'calls', async (m, step) => {
@@ -200,6 +244,23 @@ services:
 			await eventually('a message', () => messages.length === 1);
 			assert.match(messages[0], /orders/);
 			assert.match(messages[0], /POST \/v1\/charges\/\*/);
+		});
+		await step('the same from Neovim, whose client can show no page, and a browser', async () => {
+			const vim = new Neovim(m, dir, 'orders/main.go');
+			const balance = async () => (await fetch(`http://127.0.0.1:${port}/balance`)).text();
+			assert.match(await balance(), /orders may not call GET \/v1\/balance of billing yet/);
+			const found = await eventually('the diagnostic', () => vim.diagnostics().find((d) => d.message.startsWith('orders may not call GET /v1/balance of billing yet')));
+			assert.equal(found.lnum + 1, wb.lineOf('orders/main.go', '/v1/balance'));
+			vim.fix(found.lnum, 'Request access to GET /v1/balance of billing');
+			const address = await eventually('the form\'s address', () => /request access at (http:\/\/\S+)/.exec(vim.messages())?.[1]);
+			const page = await wb.ctx.newPage();
+			page.setDefaultTimeout(patience);
+			await page.goto(address);
+			assert.ok(await page.getByLabel('GET /v1/balance').isChecked());
+			await page.locator('#send').click();
+			await page.getByText(/granted/i).first().waitFor();
+			await eventually('no diagnostic', () => vim.diagnostics().length === 0);
+			assert.match(await balance(), /7 crowns/);
 		});
 	} finally {
 		channel.closeAllConnections();
