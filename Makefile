@@ -62,6 +62,12 @@ bench-env: build ## what an environment costs: 10 shared dependencies, 5 fresh o
 bench-reviewers: ## REPO=path: how often the suggested reviewers were right, for its last N=1000 reviewed changes; without REPO times on a made one; JSON
 	@$(GO) run ./test/bench/reviewer $(if $(REPO),-repo '$(REPO)') -n $(or $(N),1000)
 
+bench-review: ## from the button to the open draft, on a Gitea here, in a repository of 10,000 files and 50,000 commits (Gitea is built the first time)
+	$(GO) test -run '^$$' -bench Review -benchtime 7x ./server/review
+
+bench-grant: ## from a pushed grant until the agent's registry tells it: a bare repository here, a real Gitea by HTTP (built the first time)
+	$(GO) test -run '^$$' -bench Grant -benchtime 15x ./platform/forge
+
 bench-janitor: ## the janitor's pass over 1,000 environments (needs make cluster, and FAIRLEAD_TEST_KUBECONFIG)
 	$(GO) test -run '^$$' -bench Janitor -benchtime 20x ./bridge/kube/janitor
 
@@ -74,4 +80,4 @@ generate: ## what is made from comments and tables: settings.md, the JSON schema
 clean: ## remove what build made
 	rm -rf bin dist editors/vscode/bin editors/vscode/dist editors/vscode/out bridge/payload/files/*.zst bridge/payload/files/*.sum
 
-.PHONY: help build platform payload vsix demo test race fuzz cluster cluster-down bench-edit bench-debug bench-lsp bench-logs bench-env bench-reviewers bench-janitor generate pictures clean
+.PHONY: help build platform payload vsix demo test race fuzz cluster cluster-down bench-edit bench-debug bench-lsp bench-logs bench-env bench-reviewers bench-review bench-janitor bench-grant generate pictures clean

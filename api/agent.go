@@ -213,7 +213,7 @@ type Entry struct {
 	Seq uint64 `json:"seq"`
 	// Event is one event as in `fairlead run --json`.
 	Event Event `json:"event"`
-	// Line is what was understood of a log event; nil for others.
+	// Line is what was understood of a log event, or a call that was not simply allowed in words; nil for others.
 	Line *Line `json:"line,omitempty"`
 	// Dropped counts the log lines that were lost to this reader just before this entry.
 	Dropped uint64 `json:"dropped,omitempty"`
@@ -257,4 +257,6 @@ type Line struct {
 	Attrs [][2]string `json:"attrs,omitempty"`
 	// Process is the event's: empty for the service itself, else "pod/container".
 	Process string `json:"process,omitempty"`
+	// Refused is the call that was not granted, where the line is about one: access to it can be requested.
+	Refused *Call `json:"refused,omitempty"`
 }

@@ -20,6 +20,7 @@ import (
 
 // fakeSession runs until it is ended.
 type fakeSession struct {
+	seen      []api.Seen
 	mu        sync.Mutex
 	ended     bool
 	discarded bool
@@ -48,7 +49,7 @@ func (f *fakeSession) callAddress(_, addr string) string            { return add
 func (f *fakeSession) dependencyMoved(string, string) bool          { return true }
 func (f *fakeSession) reviewed(api.ReviewRef) error                 { return nil }
 func (f *fakeSession) lastReview() *api.ReviewRef                   { return nil }
-func (f *fakeSession) observed(context.Context) ([]api.Seen, error) { return nil, nil }
+func (f *fakeSession) observed(context.Context) ([]api.Seen, error) { return f.seen, nil }
 func (f *fakeSession) form(api.FormRequest) (string, error)         { return "", nil }
 func (f *fakeSession) Saved(p []string)                             { f.saves = append(f.saves, p...) }
 func (f *fakeSession) Wanted(why string)                            { f.wanted = append(f.wanted, why) }

@@ -28,11 +28,14 @@ type Calls struct {
 	// user of this machine alone: it signs in, once. Both may be nil.
 	Link func(callee, environment string) string
 	Form func(r api.FormRequest, environment string) (string, error)
+	// Folder is where a callee's source is on this machine, or empty; may be nil.
+	Folder func(callee string) string
 }
 
-// Granted says whether a callee is in the registry, and which patterns of methods (api.Granted) a service may call of it. about is
-// what the registry says of the callee, in a few words for a person, as "billing asks for a review (team payments)".
-type Granted func(callee string) (governed bool, patterns []string, about string)
+// Granted says whether a callee is in the registry, and which patterns of methods (api.Granted) a service may call of it. policy is
+// what the registry says of new callers, in a few words for a person, as "billing asks for a review (team payments)", and where it says
+// that, as far as there is a file of it on this machine.
+type Granted func(callee string) (governed bool, patterns []string, policy api.Place)
 
 // caller is a bridge.Environment that knows the addresses of its service's dependencies.
 type caller interface {
@@ -57,8 +60,10 @@ type calls struct {
 	granted Granted
 	seen    map[api.Call]api.Seen // those that were not simply allowed
 	places  map[api.Call]callsite.Result
-	warm    bool   // the finder is to read beforehand
-	edits   uint64 // counts edits: what was found before one is found again
+	stacks  map[api.Call][]callsite.Frame // where the service said that it met with a refusal (refusal.go)
+	stale   api.Generation                // the last one whose source was edited since
+	warm    bool                          // the finder is to read beforehand
+	edits   uint64                        // counts edits: what was found before one is found again
 
 	wrong  map[string][]*api.Problem // why calls are not judged as they should be: by "registry", "pod" and "process", each of which clears its own
 	finder *callsite.Finder          // locate's and edited's; nil until it is first needed
@@ -69,7 +74,7 @@ type calls struct {
 // had before.
 func newCalls(s *Session, cfg Calls, names []string, known map[string]int) (*calls, error) {
 	c := &calls{s: s, cfg: cfg, again: make(chan struct{}, 1), look: make(chan struct{}, 1), listen: map[string]string{}, target: map[string]string{},
-		seen: map[api.Call]api.Seen{}, wrong: map[string][]*api.Problem{}, places: map[api.Call]callsite.Result{}}
+		seen: map[api.Call]api.Seen{}, wrong: map[string][]*api.Problem{}, places: map[api.Call]callsite.Result{}, stacks: map[api.Call][]callsite.Frame{}}
 	if !c.on() {
 		return c, nil
 	}
@@ -360,6 +365,8 @@ func (c *calls) event(e *api.CallEvent) {
 func (c *calls) edited(files []string) {
 	c.mu.Lock()
 	c.edits++
+	c.stale = c.s.keep.get().Generation
+	clear(c.stacks)
 	maps.DeleteFunc(c.places, func(call api.Call, _ callsite.Result) bool {
 		_, stands := c.seen[call]
 		return !stands // the others are shown where they were until they are found again
@@ -392,7 +399,7 @@ func (c *calls) locate(ctx context.Context) {
 		var want []callsite.Query
 		for call := range c.seen {
 			if _, ok := c.places[call]; call.Method != "" && (!ok || c.edits != edits) {
-				q := callsite.Query{Call: call}
+				q := callsite.Query{Call: call, Stack: c.stacks[call]}
 				if l := c.listen[call.Callee]; l != "" {
 					q.Addresses = []string{l}
 				} else if strings.Contains(call.Callee, ".") { // another namespace's
@@ -514,12 +521,15 @@ func (c *calls) problemLocked(s api.Seen) *api.Problem {
 		p.Severity = api.SeverityWarning
 		p.Message = fmt.Sprintf("%s refused %s %s", s.By, me, strings.TrimSpace(s.Method+" of "+s.Callee))
 	}
-	governed, about := false, ""
+	governed, policy := false, api.Place{}
 	if c.granted != nil {
-		governed, _, about = c.granted(s.Callee)
+		governed, _, policy = c.granted(s.Callee)
 	}
-	if about != "" {
-		p.Message += ": " + about
+	if policy.Message != "" {
+		p.Message += ": " + policy.Message
+	}
+	if policy.File != "" {
+		defer func() { p.Related = append(p.Related, policy) }() // behind the lines of the call
 	}
 	p.Hint = "ask the owners of " + s.Callee + " to grant it"
 	if c.cfg.Link != nil && governed {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 
 	"fairlead.dev/api"
@@ -23,7 +24,9 @@ func TestRefusedCallsStand(t *testing.T) {
 	c, err := newCalls(s, Calls{Mode: api.CallsEnforce, Follow: func(ctx context.Context, tell func(Granted, error)) {
 		s.calls.cfg.Follow = nil
 		grant := func(patterns ...string) Granted {
-			return func(string) (bool, []string, string) { return true, patterns, "billing is open" }
+			return func(string) (bool, []string, api.Place) {
+				return true, patterns, api.Place{File: "/cache/services/billing.yaml", Line: 3, Message: "billing is open"}
+			}
 		}
 		for _, f := range []func(){
 			func() { tell(grant(), nil) },
@@ -49,6 +52,11 @@ func TestRefusedCallsStand(t *testing.T) {
 		}
 		if !slices.Equal(got, want) {
 			t.Errorf("%v stand, want %v", got, want)
+		}
+		for _, p := range shown {
+			if said := strings.HasSuffix(p.Message, "yet: billing is open") && len(p.Related) == 1 && p.Related[0].Line == 3; p.Code == api.CodeNotGranted && !said {
+				t.Errorf("the policy is not said: %+v", p)
+			}
 		}
 		steps <- true
 	}

@@ -640,6 +640,7 @@ func (s *Session) podEvent(ctx context.Context, e api.Event) {
 		if e.Stream == "stderr" {
 			s.crash(e.Generation, s.crashes.Line(e.Text))
 		}
+		s.calls.logged(e)
 	case *api.ProcessEvent:
 		if s.cfg.Joined { // the numbers are its owner's
 			s.keep.change(func(r *Record) { r.Generation = e.Generation })
@@ -666,6 +667,7 @@ func (s *Session) crash(g api.Generation, c *crash.Crash) {
 	if c == nil || s.cfg.Joined { // its source is its owner's
 		return
 	}
+	s.calls.crashed(g, c)
 	mods := map[string]string{s.cfg.Service.Module: s.cfg.Service.ModuleDir}
 	for _, m := range s.cfg.Service.Modules {
 		mods[m.Path] = m.Dir

@@ -154,7 +154,7 @@ func (o portalFlags) run(ctx context.Context, log *slog.Logger) error {
 	}
 	p, err := portal.New(portal.Options{URL: o.url, Registry: reg, ReadToken: readToken, Logger: log,
 		OIDC:      &portal.OIDC{Issuer: o.issuer, ClientID: o.client, ClientSecret: clientSecret, TrustEmail: o.trustEmail},
-		Endpoints: (&endpoint.Finder{Folders: folders, Addresses: addresses, Logger: log}).Of,
+		Endpoints: (&endpoint.Finder{Where: func(s string) endpoint.Place { return endpoint.Place{Folder: folders[s], Address: addresses[s]} }, Logger: log}).Of,
 		Changed: func(_ context.Context, c portal.Change) error {
 			return box.Tell(notify.Of(c.Request, c.Result, c.Link), notify.Targets(c.Teams...)...)
 		}})

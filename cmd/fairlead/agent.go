@@ -160,6 +160,7 @@ func runAgent(ctx context.Context, stdout, stderr io.Writer, detached bool) erro
 		Others: &others{f: f}, DueFile: filepath.Join(f.state, "due.json"),
 		Prepare: func(ctx context.Context, r api.RunRequest) (server.Plan, error) { return prepare(ctx, f, fs, r) },
 		Join:    func(ctx context.Context, r api.JoinRequest) (server.Plan, error) { return join(ctx, f, r) }})
+	fs.a = a
 	return a.Run(ctx, onlyUser{unix}, tcp)
 }
 

@@ -78,6 +78,30 @@ func (c choice) workspaceService(name string, svc build.Service) (dir, main, whe
 	return "", "", ""
 }
 
+// sourceOf is the folder with the source of a service that is called, where it is one of the workspace: that of its module, or of its
+// main package where the module is the caller's own and says of others too what can be called.
+func (c choice) sourceOf(name string, svc build.Service) string {
+	dir, main, where := c.workspaceService(name, svc)
+	if where == "" {
+		return ""
+	}
+	if filepath.IsAbs(main) {
+		dir = main
+	} else {
+		dir = filepath.Join(dir, main) // an import path leads to a folder that is not there: nothing is found then
+	}
+	for at := dir; at != filepath.Dir(at); at = filepath.Dir(at) {
+		if _, err := os.Stat(filepath.Join(at, "go.mod")); err != nil {
+			continue
+		}
+		if at != svc.ModuleDir {
+			return at
+		}
+		break
+	}
+	return dir
+}
+
 // expandInCluster puts the addresses of dependencies into arguments and variables: in a cluster they are the names of
 // Services, with the ports that fairlead.yaml says.
 func (c *choice) expandInCluster() error {

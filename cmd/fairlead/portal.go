@@ -67,7 +67,7 @@ func runPortal(ctx context.Context, stdout, stderr io.Writer, at, listen, path s
 		return &api.Problem{Code: "portal-listen", Message: "listen: " + err.Error(), Hint: "give another --listen, or none"}
 	}
 	defer ln.Close()
-	p, box, err := localPortal(ctx, f, reg, ln, ancestors, log)
+	p, box, err := localPortal(ctx, f, reg, ln, ancestors, nil, log)
 	if err != nil {
 		return err
 	}

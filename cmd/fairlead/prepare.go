@@ -58,7 +58,7 @@ func prepareAs(ctx context.Context, f folders, fs *forms, r api.RunRequest, as s
 	cfg := server.Config{
 		Spec: spec, Record: rec, Records: f.records(), Service: svc, Build: set.build, Target: target, Process: set.process,
 		Folders: synced, Ignored: set.watchIgnored, Rest: set.rest, TakeOver: o.takeOver, Keep: o.keep, SettingsFiles: set.files,
-		Lease: server.Lease(*set.kube.Lease), Calls: fs.calls(set.calls, set.registry, svc.Name),
+		Lease: server.Lease(*set.kube.Lease), Calls: fs.calls(set.calls, set.registry, svc.Name, func(callee string) string { return set.sourceOf(callee, svc) }),
 		Reload: func() (server.Reloaded, []*api.Problem) {
 			now, err := loadSettings(dir, set.service, o)
 			if err != nil {

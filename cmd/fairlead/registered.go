@@ -83,8 +83,12 @@ func (c *choice) whyNeeded(name string) []string {
 	if _, ok := c.declared[name]; ok {
 		why = append(why, settings.FileName)
 	}
-	if _, ok := c.registered[name]; ok {
-		why = append(why, "the registry")
+	if mode, ok := c.registered[name]; ok {
+		from := "the registry"
+		if mode == api.DependencyFresh && c.declared[name].Mode == "" { // it decides
+			from += ", as fresh"
+		}
+		why = append(why, from)
 	}
 	return why
 }

@@ -136,7 +136,7 @@ func TestRegisteredDependencies(t *testing.T) {
 		}
 		return out, strings.Join(r.Notes, "\n")
 	}
-	want := []string{"billing shared : the registry", "db shared postgresql: DATABASE_URL of fairlead.yaml, the registry", "stock fresh : fairlead.yaml, the registry", "tax shared : fairlead.yaml, the registry"}
+	want := []string{"billing shared : the registry", "db shared postgresql: DATABASE_URL of fairlead.yaml, the registry", "stock fresh : fairlead.yaml, the registry, as fresh", "tax shared : fairlead.yaml, the registry"}
 	got, notes := deps()
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)

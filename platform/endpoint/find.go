@@ -126,69 +126,94 @@ func parseDescriptors(b []byte) ([]Endpoint, error) {
 	return Merge(out), nil
 }
 
+// Place is where a service can be asked what it has. Either may be empty.
+type Place struct {
+	Folder  string // its source on this machine
+	Address string // host:port where it answers gRPC without TLS
+}
+
 // Finder finds the endpoints of services, and keeps them for a while.
 type Finder struct {
-	Folders   map[string]string // a service's repository on this machine
-	Addresses map[string]string // host:port where it answers gRPC without TLS
-	Keep      time.Duration     // 0: a minute
-	Logger    *slog.Logger
+	Where  func(service string) Place // nil: only the registry's files count
+	Limit  time.Duration              // of one search: what was found until then counts. 0: the sources' own limits
+	Keep   time.Duration              // 0: a minute
+	Logger *slog.Logger
 
 	mu   sync.Mutex
 	kept map[string]kept
 }
 
 type kept struct {
+	at        Place
 	endpoints []Endpoint
 	until     time.Time
 }
 
 // Of is what can be called of a service. A source that fails is in the log, and the others count.
 func (f *Finder) Of(ctx context.Context, s registry.Service) []Endpoint {
+	var at Place
+	if f.Where != nil {
+		at = f.Where(s.Name)
+	}
+	if at == (Place{}) {
+		return OfFile(s)
+	}
 	f.mu.Lock()
 	k, ok := f.kept[s.Name]
 	f.mu.Unlock()
-	if !ok || !time.Now().Before(k.until) {
-		k = kept{f.find(ctx, s.Name), time.Now().Add(cmp.Or(f.Keep, time.Minute))}
-		if ctx.Err() != nil { // who asked went away, so this is not all
-			return Merge(OfFile(s), k.endpoints)
+	if !ok || k.at != at || !time.Now().Before(k.until) {
+		if f.Limit > 0 {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, f.Limit)
+			defer cancel()
 		}
-		f.mu.Lock()
-		if f.kept == nil || len(f.kept) > maxServices {
-			f.kept = map[string]kept{}
+		found, whole := f.find(ctx, s.Name, at)
+		k = kept{at, found, time.Now().Add(cmp.Or(f.Keep, time.Minute))}
+		if whole { // else the next one looks again
+			f.mu.Lock()
+			if f.kept == nil || len(f.kept) > maxServices {
+				f.kept = map[string]kept{}
+			}
+			f.kept[s.Name] = k
+			f.mu.Unlock()
 		}
-		f.kept[s.Name] = k
-		f.mu.Unlock()
 	}
 	return Merge(OfFile(s), k.endpoints)
 }
 
-func (f *Finder) find(ctx context.Context, name string) []Endpoint {
+// find asks a service's sources at once. whole says that the same would be found again: none was broken off, or did not answer.
+func (f *Finder) find(ctx context.Context, name string, at Place) (found []Endpoint, whole bool) {
 	log := f.Logger
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
 	var byFolder, byReflection []Endpoint
 	var wg sync.WaitGroup
-	if dir := f.Folders[name]; dir != "" {
+	answered := true
+	if at.Folder != "" {
 		wg.Go(func() {
 			var err error
-			if byFolder, err = Folder(ctx, dir); err != nil {
-				log.Warn("endpoint: a folder", "service", name, "folder", dir, "error", err)
+			if byFolder, err = Folder(ctx, at.Folder); err != nil {
+				log.Warn("endpoint: a folder", "service", name, "folder", at.Folder, "error", err)
 			}
 		})
 	}
-	if addr := f.Addresses[name]; addr != "" {
+	if at.Address != "" {
 		wg.Go(func() {
 			var err error
-			byReflection, err = Reflect(ctx, func(ctx context.Context) (net.Conn, error) {
+			byReflection, err = Reflect(ctx, at.Address, func(ctx context.Context) (net.Conn, error) {
 				var d net.Dialer
-				return d.DialContext(ctx, "tcp", addr)
+				return d.DialContext(ctx, "tcp", at.Address)
 			}, nil)
-			if err != nil {
-				log.Warn("endpoint: reflection", "service", name, "address", addr, "error", err)
+			switch {
+			case errors.Is(err, errNoReflection):
+				log.Debug("endpoint: reflection", "service", name, "address", at.Address, "error", err)
+			case err != nil:
+				answered = false
+				log.Warn("endpoint: reflection", "service", name, "address", at.Address, "error", err)
 			}
 		})
 	}
 	wg.Wait()
-	return Merge(byReflection, byFolder)
+	return Merge(byReflection, byFolder), answered && ctx.Err() == nil
 }

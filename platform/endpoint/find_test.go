@@ -1,12 +1,18 @@
 package endpoint
 
 import (
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/reflection"
+	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
@@ -139,7 +145,7 @@ func TestFolder(t *testing.T) {
 		t.Errorf("what cannot be read: %v", err)
 	}
 	// And with what the registry says, in one list.
-	f := Finder{Folders: map[string]string{"billing": dir}}
+	f := Finder{Where: func(string) Place { return Place{Folder: dir} }}
 	s := registry.Service{Name: "billing", Endpoints: []registry.Endpoint{{Method: "GET /v1/a", Description: "as the file says"}, {Method: "GET /v1/b"}}}
 	all := f.Of(t.Context(), s)
 	if len(all) != 6 || !cmp.Equal(all[4], Endpoint{"GET /v1/a", "as the file says", []Source{Registry, OpenAPI}}) {
@@ -188,4 +194,53 @@ func FuzzDescriptors(f *testing.F) {
 		good(t, found)
 		_ = eachField(src, func(protowire.Number, []byte) error { return nil })
 	})
+}
+
+// One form waits for what is slow no longer than it may, has what was found until then, and the next one looks again. A service is
+// asked by its own address: a proxy before it refuses other names.
+func TestFinderIsBounded(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "a.proto"), []byte("package a.v1; service A { rpc B(C) returns (C); }"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	end := make(chan struct{})
+	asked := make(chan string, 8)
+	slow := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		asked <- r.Host
+		select {
+		case <-end:
+		case <-r.Context().Done():
+		}
+	}))
+	slow.Config.Protocols = new(http.Protocols)
+	slow.Config.Protocols.SetUnencryptedHTTP2(true)
+	slow.Start()
+	defer slow.Close()
+	defer close(end)
+	running := serve(t, func(s *grpc.Server, o reflection.ServerOptions) {
+		reflectionv1.RegisterServerReflectionServer(s, reflection.NewServerV1(o))
+	})
+	at := Place{Folder: dir, Address: slow.Listener.Addr().String()}
+	f := Finder{Where: func(name string) Place {
+		if name != "billing" {
+			return Place{}
+		}
+		return at
+	}, Limit: 300 * time.Millisecond}
+	s := registry.Service{Name: "billing"}
+	for range 2 {
+		if got := f.Of(t.Context(), s); len(got) != 1 || got[0].Method != "/a.v1.A/B" {
+			t.Errorf("found %+v", got)
+		}
+		if host := <-asked; host != at.Address {
+			t.Errorf("it was asked by the name %q", host)
+		}
+	}
+	f.Limit, at.Address = 0, running // it is elsewhere now
+	if got := f.Of(t.Context(), s); len(got) < 4 || got[0].Method != "/a.v1.A/B" {
+		t.Errorf("found %+v", got)
+	}
+	if got := f.Of(t.Context(), registry.Service{Name: "other"}); len(got) != 0 {
+		t.Errorf("found of another service: %+v", got)
+	}
 }

@@ -32,10 +32,11 @@ var reflections = []string{"grpc.reflection.v1.ServerReflection", "grpc.reflecti
 // errNoReflection is a service that does not offer it.
 var errNoReflection = errors.New("it does not offer gRPC reflection")
 
-// Reflect asks a running service what it has. conf is nil where it speaks without TLS.
+// Reflect asks a running service what it has. authority is the name that it is asked by, which proxies before it may go by; conf is
+// nil where it speaks without TLS.
 //
 // A gRPC client would be four megabytes of every agent for two messages. This is HTTP/2 by the standard library, and gRPC's frames.
-func Reflect(ctx context.Context, dial func(context.Context) (net.Conn, error), conf *tls.Config) ([]Endpoint, error) {
+func Reflect(ctx context.Context, authority string, dial func(context.Context) (net.Conn, error), conf *tls.Config) ([]Endpoint, error) {
 	ctx, cancel := context.WithTimeout(ctx, reflectFor)
 	defer cancel()
 	t := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }, TLSClientConfig: conf, Protocols: new(http.Protocols), MaxResponseHeaderBytes: 64 << 10}
@@ -48,7 +49,7 @@ func Reflect(ctx context.Context, dial func(context.Context) (net.Conn, error), 
 		t.Protocols.SetUnencryptedHTTP2(true)
 	}
 	for _, service := range reflections {
-		out, err := reflectBy(ctx, t, scheme, service)
+		out, err := reflectBy(ctx, t, scheme+"://"+authority, service)
 		if !errors.Is(err, errNoReflection) {
 			if err != nil {
 				err = fmt.Errorf("gRPC reflection: %w", err)
@@ -59,38 +60,32 @@ func Reflect(ctx context.Context, dial func(context.Context) (net.Conn, error), 
 	return nil, errNoReflection
 }
 
-func reflectBy(ctx context.Context, t http.RoundTripper, scheme, service string) ([]Endpoint, error) {
-	s, answer, err := openStream(ctx, t, scheme+"://service/"+service+"/ServerReflectionInfo")
-	if err != nil {
-		return nil, err
-	}
-	defer s.close()
+func reflectBy(ctx context.Context, t http.RoundTripper, base, service string) ([]Endpoint, error) {
+	url := base + "/" + service + "/ServerReflectionInfo"
 	var names []string
-	err = eachField(answer[6], func(n protowire.Number, v []byte) error { // list_services_response.service
-		if n != 1 {
-			return nil
-		}
-		return eachField(v, func(n protowire.Number, v []byte) error { // name
-			if n == 1 && len(names) < maxServices && !strings.HasPrefix(string(v), "grpc.reflection.") {
-				names = append(names, string(v))
+	err := ask(ctx, t, url, [][]byte{frame(7, "*")}, func(answer map[protowire.Number][]byte) error {
+		return eachField(answer[6], func(n protowire.Number, v []byte) error { // list_services_response.service
+			if n != 1 {
+				return nil
 			}
-			return nil
+			return eachField(v, func(n protowire.Number, v []byte) error { // name
+				if n == 1 && len(names) < maxServices && !strings.HasPrefix(string(v), "grpc.reflection.") {
+					names = append(names, string(v))
+				}
+				return nil
+			})
 		})
 	})
-	if err != nil {
+	if err != nil || len(names) == 0 {
 		return nil, err
 	}
-	var out []Endpoint
-	var known []string
+	var questions [][]byte
 	for _, name := range names {
-		if slices.Contains(known, name) {
-			continue // it was in another one's file
-		}
-		answer, err := s.ask(4, name) // file_containing_symbol
-		if err != nil {
-			return out, err
-		}
-		err = eachField(answer[4], func(n protowire.Number, v []byte) error { // file_descriptor_response.file_descriptor_proto
+		questions = append(questions, frame(4, name)) // file_containing_symbol
+	}
+	var out []Endpoint
+	err = ask(ctx, t, url, questions, func(answer map[protowire.Number][]byte) error {
+		return eachField(answer[4], func(n protowire.Number, v []byte) error { // file_descriptor_response.file_descriptor_proto
 			if n != 1 {
 				return nil
 			}
@@ -100,76 +95,56 @@ func reflectBy(ctx context.Context, t http.RoundTripper, scheme, service string)
 			}
 			for _, e := range ofFile(&f, Reflection) {
 				// The file's dependencies come too; only what the service said that it serves counts.
-				if service, _, _ := strings.Cut(strings.TrimPrefix(e.Method, "/"), "/"); slices.Contains(names, service) && !slices.Contains(known, service) {
+				if service, _, _ := strings.Cut(strings.TrimPrefix(e.Method, "/"), "/"); slices.Contains(names, service) {
 					out = append(out, e)
 				}
 			}
 			return nil
 		})
-		if err != nil {
-			return out, err
-		}
-		for _, e := range out {
-			service, _, _ := strings.Cut(strings.TrimPrefix(e.Method, "/"), "/")
-			if !slices.Contains(known, service) {
-				known = append(known, service)
-			}
-		}
-	}
-	return Merge(out), nil
+	})
+	return Merge(out), err
 }
 
-// stream is one call of ServerReflectionInfo.
-type stream struct {
-	w    *io.PipeWriter
-	res  *http.Response
-	body io.Reader
-}
-
-// openStream begins the call with list_services, and returns its answer: a server may send nothing before it has a message.
-func openStream(ctx context.Context, t http.RoundTripper, url string) (s *stream, list map[protowire.Number][]byte, err error) {
-	r, w := io.Pipe()
-	req, err := http.NewRequestWithContext(ctx, "POST", url, r)
+// ask makes one call of ServerReflectionInfo, with all questions at once: an HTTP/1 server answers nothing, not even that there is no
+// such path, before it has the whole request, and one that is read as it goes would wait for it.
+func ask(ctx context.Context, t http.RoundTripper, url string, questions [][]byte, each func(answer map[protowire.Number][]byte) error) error {
+	req, err := http.NewRequestWithContext(ctx, "POST", url, bytes.NewReader(slices.Concat(questions...)))
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
 	req.Header.Set("Content-Type", "application/grpc")
 	req.Header.Set("Te", "trailers")
-	first := make(chan error, 1)
-	go func() { _, err := w.Write(frame(7, "*")); first <- err }()
 	res, err := t.RoundTrip(req)
 	if err != nil {
-		w.CloseWithError(err)
-		<-first
-		return nil, nil, err
+		return err
 	}
-	s = &stream{w: w, res: res, body: io.LimitReader(res.Body, maxStream)}
+	defer res.Body.Close()
 	status := res.Header.Get("Grpc-Status")
 	switch {
 	case status == "12" || res.StatusCode == http.StatusNotFound || res.StatusCode == http.StatusUnsupportedMediaType || res.StatusCode == http.StatusMethodNotAllowed:
-		err = errNoReflection
+		return errNoReflection
 	case res.StatusCode != http.StatusOK || status != "" && status != "0":
-		err = fmt.Errorf("it answered %s, gRPC status %q %q", res.Status, status, short(res.Header.Get("Grpc-Message")))
+		return fmt.Errorf("it answered %s, gRPC status %q %q", res.Status, status, short(res.Header.Get("Grpc-Message")))
 	case !strings.HasPrefix(res.Header.Get("Content-Type"), "application/grpc"):
-		err = errNoReflection // a server that answers 200 to everything
+		return errNoReflection // a server that answers 200 to everything
 	}
-	if err == nil {
-		list, err = s.read() // where the first message was not taken, this says why
+	s := stream{res, io.LimitReader(res.Body, maxStream)}
+	for range questions {
+		answer, err := s.read()
+		if err != nil {
+			return err
+		}
+		if err := each(answer); err != nil {
+			return err
+		}
 	}
-	if err != nil {
-		w.CloseWithError(err)
-	}
-	<-first
-	if err != nil {
-		s.close()
-		return nil, nil, err
-	}
-	return s, list, nil
+	return nil
 }
 
-func (s *stream) close() {
-	s.w.Close()
-	s.res.Body.Close()
+// stream is what comes back of one call of ServerReflectionInfo.
+type stream struct {
+	res  *http.Response
+	body io.Reader
 }
 
 // frame is a ServerReflectionRequest with one field, as gRPC frames it.
@@ -178,14 +153,7 @@ func frame(field protowire.Number, value string) []byte {
 	return append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(m))), m...)
 }
 
-// ask sends one request and reads its answer: the fields of a ServerReflectionResponse.
-func (s *stream) ask(field protowire.Number, value string) (map[protowire.Number][]byte, error) {
-	if _, err := s.w.Write(frame(field, value)); err != nil {
-		return nil, err
-	}
-	return s.read()
-}
-
+// read reads one answer: the fields of a ServerReflectionResponse.
 func (s *stream) read() (map[protowire.Number][]byte, error) {
 	var head [5]byte
 	if _, err := io.ReadFull(s.body, head[:]); err != nil {

@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -96,7 +98,7 @@ func TestReflect(t *testing.T) {
 			reflectionv1alpha.RegisterServerReflectionServer(s, reflection.NewServer(o))
 		},
 	} {
-		got, err := Reflect(t.Context(), to(serve(t, with)), nil)
+		got, err := Reflect(t.Context(), "localhost", to(serve(t, with)), nil)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -112,17 +114,17 @@ func TestReflect(t *testing.T) {
 	pool := x509.NewCertPool()
 	pool.AddCert(cert.Certificate())
 	addr := serve(t, v1, grpc.Creds(credentials.NewServerTLSFromCert(&cert.TLS.Certificates[0])))
-	got, err := Reflect(t.Context(), to(addr), &tls.Config{RootCAs: pool, ServerName: "example.com"})
+	got, err := Reflect(t.Context(), "localhost", to(addr), &tls.Config{RootCAs: pool, ServerName: "example.com"})
 	if err != nil || len(got) != len(want) {
 		t.Errorf("with TLS: %v, %v", got, err)
 	}
-	if _, err := Reflect(t.Context(), to(addr), &tls.Config{ServerName: "example.com"}); err == nil {
+	if _, err := Reflect(t.Context(), "localhost", to(addr), &tls.Config{ServerName: "example.com"}); err == nil {
 		t.Error("another authority's certificate was taken")
 	}
 }
 
 func TestReflectRefused(t *testing.T) {
-	if _, err := Reflect(t.Context(), to(serve(t, func(*grpc.Server, reflection.ServerOptions) {})), nil); !errors.Is(err, errNoReflection) {
+	if _, err := Reflect(t.Context(), "localhost", to(serve(t, func(*grpc.Server, reflection.ServerOptions) {})), nil); !errors.Is(err, errNoReflection) {
 		t.Errorf("a server without it: %v", err)
 	}
 	h2c := func(h http.HandlerFunc) string {
@@ -133,6 +135,16 @@ func TestReflectRefused(t *testing.T) {
 		s.Start()
 		t.Cleanup(s.Close)
 		return s.Listener.Addr().String()
+	}
+	// A service that speaks HTTP/1 only, behind a proxy that speaks both.
+	h1 := func() string {
+		behind := httptest.NewServer(http.NotFoundHandler())
+		t.Cleanup(behind.Close)
+		to, err := url.Parse(behind.URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return h2c(httputil.NewSingleHostReverseProxy(to).ServeHTTP)
 	}
 	grpcAnswer := func(body string) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
@@ -145,6 +157,7 @@ func TestReflectRefused(t *testing.T) {
 	for name, c := range map[string]struct{ addr, want string }{
 		"a page":           {h2c(func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write([]byte("hello")) }), "does not offer"},
 		"not found":        {h2c(http.NotFound), "does not offer"},
+		"an HTTP/1 server": {h1(), "does not offer"},
 		"nothing":          {h2c(grpcAnswer("")), "EOF"},
 		"a huge message":   {h2c(grpcAnswer("\x00\x7f\xff\xff\xff")), "is not read"},
 		"compressed":       {h2c(grpcAnswer("\x01\x00\x00\x00\x01a")), "compressed 1"},
@@ -160,7 +173,7 @@ func TestReflectRefused(t *testing.T) {
 			cancel()
 			ctx, cancel = context.WithTimeout(t.Context(), 50*time.Millisecond)
 		}
-		if got, err := Reflect(ctx, to(c.addr), nil); err == nil || !strings.Contains(err.Error(), c.want) || len(got) != 0 {
+		if got, err := Reflect(ctx, "localhost", to(c.addr), nil); err == nil || !strings.Contains(err.Error(), c.want) || len(got) != 0 {
 			t.Errorf("%s: %v, %v; want %q", name, got, err, c.want)
 		}
 		cancel()

@@ -61,11 +61,12 @@ type ask struct {
 	Hit            []string // methods that a link named: they stay in sight when they are not ticked
 	Other          string   // what was typed in place of a tick
 	Dropped        int      // methods of a link that are none
+	Only           bool     // what a link names is all that is ticked, whatever else was refused
 }
 
 // fromLink reads a link. It gives no right, and what is wrong in it is left out and said.
 func fromLink(q url.Values) (ask, error) {
-	a := ask{Caller: q.Get("caller"), Callee: q.Get("callee"), Reason: cleanReason(q.Get("reason")), Environment: printable(q.Get("environment")), Environments: q.Get("environments")}
+	a := ask{Caller: q.Get("caller"), Callee: q.Get("callee"), Reason: cleanReason(q.Get("reason")), Environment: printable(q.Get("environment")), Environments: q.Get("environments"), Only: q.Get("only") != ""}
 	for _, n := range []string{a.Caller, a.Callee} {
 		if n != "" && !validName(n) {
 			wrong, hint := registry.CheckName(printable(n))
@@ -91,7 +92,7 @@ func fromLink(q url.Values) (ask, error) {
 
 // link is where the form is filled with the same again.
 func (a ask) link() string {
-	q := url.Values{"caller": {a.Caller}, "callee": {a.Callee}, "method": a.Methods}
+	q := url.Values{"caller": {a.Caller}, "callee": {a.Callee}, "method": a.Methods, "only": {"1"}}
 	for k, v := range map[string]string{"reason": a.Reason, "environment": a.Environment, "environments": a.Environments} {
 		if v != "" {
 			q.Set(k, v)
@@ -302,11 +303,11 @@ func (p *Portal) rows(ctx context.Context, callee registry.Service, a ask, grant
 	}
 	seen := map[string]bool{}
 	if p.o.Observed != nil && a.Caller != "" {
-		for _, s := range p.o.Observed(ctx, a.Caller, a.Callee) {
+		for _, s := range p.o.Observed(ctx, a.Caller, a.Callee, a.Environment) {
 			if validMethod(s.Method) {
 				r := add(s.Method, "", "seen")
 				r.Count, seen[s.Method] = s.Count, true
-				r.Ticked = r.Ticked || a.Nonce == "" && !r.Granted && (s.Verdict == api.CallDenied || s.Verdict == api.CallWarned)
+				r.Ticked = r.Ticked || a.Nonce == "" && !a.Only && !r.Granted && (s.Verdict == api.CallDenied || s.Verdict == api.CallWarned)
 			}
 		}
 	}

@@ -50,8 +50,8 @@ type Options struct {
 	// ReadToken lets read at the JSON side; empty: nobody.
 	ReadToken string
 
-	// Observed says what a service was seen to call of another; may be nil.
-	Observed func(ctx context.Context, caller, callee string) []api.Seen
+	// Observed says what a service was seen to call of another, in an environment where one is named; may be nil.
+	Observed func(ctx context.Context, caller, callee, environment string) []api.Seen
 	// Endpoints says what can be called of a service; nil: what its file says.
 	Endpoints func(context.Context, registry.Service) []endpoint.Endpoint
 	// Changed is told every submission that changed something, before its author is answered. It may be told one twice. May be nil.

@@ -247,9 +247,9 @@ const link = "/request?caller=checkout&callee=billing&method=%2Fbilling.v1.Billi
 
 func TestFormToGrant(t *testing.T) {
 	s := newSite(t, shop(), func(o *Options) {
-		o.Observed = func(_ context.Context, caller, callee string) []api.Seen {
-			if caller != "checkout" || callee != "billing" {
-				t.Errorf("asked for %s and %s", caller, callee)
+		o.Observed = func(_ context.Context, caller, callee, environment string) []api.Seen {
+			if caller != "checkout" || callee != "billing" || environment != "mira-checkout" {
+				t.Errorf("asked for %s and %s in %s", caller, callee, environment)
 			}
 			return []api.Seen{{Call: api.Call{Callee: "billing", Method: "POST /v1/holds/*"}, Verdict: api.CallDenied, Count: 12}}
 		}
@@ -263,6 +263,10 @@ func TestFormToGrant(t *testing.T) {
 	f := fields(page.body)
 	if got, want := f["method"], []string{"/billing.v1.Billing/Charge", "POST /v1/holds/*"}; !slices.Equal(got, want) {
 		t.Fatalf("ticked are %q, want %q", got, want)
+	}
+	// Who chose one asks for that one; the other is in sight.
+	if only := s.send("GET", link+"&only=1", nil, nil); !slices.Equal(fields(only.body)["method"], []string{"/billing.v1.Billing/Charge"}) || !strings.Contains(only.body, "12 times") {
+		t.Errorf("asked for one, ticked are %q", fields(only.body)["method"])
 	}
 	f.Add("method", "GET /v1/invoices/*")
 	f.Set("reason", "orders are charged\r\nat once")

@@ -261,3 +261,23 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// Where it stands who decides, for whoever wants to look at it; also of a file that says nothing else.
+func TestPolicy(t *testing.T) {
+	entries, content := []entry{}, map[string][]byte{}
+	for name, text := range map[string]string{
+		"services/review.yaml":  "# whose\nversion: 1\nname: review\n\naccess: review # always\n",
+		"services/default.yaml": "version: 1\n# a name\nname: default\n",
+		"services/broken.yaml":  "version: [\n",
+	} {
+		entries = append(entries, entry{"100644", name, name})
+		content[name] = []byte(text)
+	}
+	s := newSnapshot(entries, nil, content)
+	for callee, want := range map[string]int{"review": 5, "default": 3, "broken": 1, "nobody": 0} {
+		file, text, line := s.Policy(callee)
+		if line != want || file != "" && string(text) != string(content[file]) || (file == "") != (want == 0) {
+			t.Errorf("%s: %s:%d %q", callee, file, line, text)
+		}
+	}
+}

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"go.yaml.in/yaml/v3"
+
 	"fairlead.dev/api"
 )
 
@@ -75,6 +77,26 @@ func (s *Snapshot) Callers(callee string) []string {
 		}
 	}
 	return out
+}
+
+// Policy is where it stands who decides on new callers of a service: the path of its file, what that says, and the line of access:,
+// or of name: where that is left out. Without a file the path is empty.
+func (s *Snapshot) Policy(callee string) (file string, text []byte, line int) {
+	f, ok := s.files[servicePath(callee)]
+	if !ok || f.text == nil {
+		return "", nil, 0
+	}
+	line = 1
+	var doc yaml.Node
+	if yaml.Unmarshal(f.text, &doc) == nil && len(doc.Content) > 0 {
+		for _, key := range []string{"access", "name"} {
+			if n := value(doc.Content[0], key); n != nil {
+				line = n.Line
+				break
+			}
+		}
+	}
+	return servicePath(callee), f.text, line
 }
 
 // Broken lists the paths of files that could not be read.

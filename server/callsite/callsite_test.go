@@ -85,7 +85,7 @@ func exists(name string) bool {
 	return err == nil
 }
 
-// testCase is an archive: "query NAME METHOD CALLEE", "stack NAME FUNC FILE:LINE", "tags: TAG" before the files, and in these
+// testCase is an archive: "query NAME METHOD CALLEE", "stack NAME FUNC FILE:LINE", "log NAME FILE:LINE", "tags: TAG" before the files, and in these
 // comments "// want NAME: WHY" on the lines that are to be found.
 type testCase struct {
 	dir   string // where the main package is
@@ -111,6 +111,13 @@ func parseCase(t *testing.T, dir, comment string) testCase {
 				t.Fatal(err)
 			}
 			c.query[words[1]].Stack = append(c.query[words[1]].Stack, Frame{Func: words[2], File: file, Line: n})
+		case len(words) == 3 && words[0] == "log":
+			file, line, _ := strings.Cut(strings.Replace(words[2], "FILE", dir, 1), ":")
+			n, err := strconv.Atoi(line)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.query[words[1]].Stack = append(c.query[words[1]].Stack, Frame{File: file, Line: n})
 		case len(words) > 1 && words[0] == "dir:":
 			c.dir = words[1]
 		case len(words) > 1 && words[0] == "tags:":

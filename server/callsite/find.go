@@ -38,7 +38,7 @@ type Query struct {
 	Stack []Frame
 }
 
-// Frame is one call of a stack, as the runtime writes it.
+// Frame is one call of a stack, as the runtime writes it. One without Func is a line on which the call's error was logged.
 type Frame struct {
 	Func string
 	File string
@@ -321,6 +321,9 @@ func (s *search) result() (Result, error) {
 	})
 	s.sift()
 	s.byStack()
+	if err := s.byLog(); err != nil {
+		return Result{}, err
+	}
 	if len(s.found) == 0 || s.found[0].penalty >= penaltyGuess {
 		s.byFrame()
 	}
@@ -396,6 +399,9 @@ func (s *search) byFrame() {
 		}
 		if at, ok := wholeLine(file, fr.Line); ok {
 			at.Why = "the call's stack names this line"
+			if fr.Func == "" {
+				at.Why = "its error is logged on this line"
+			}
 			s.found = []site{{Place: at, pkg: p, fn: fr.Func, affine: true, framed: true}}
 			return
 		}

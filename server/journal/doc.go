@@ -13,7 +13,8 @@
 //     numbers of another one (the agent was started again) mean nothing here.
 //
 // The event of a log line has "process", "pod/container", if another container than the service's wrote it; "line" has it
-// too, beside what was understood of the text: level, message, attrs.
+// too, beside what was understood of the text: level, message, attrs, and refused, the call that was not granted where the line is
+// about one. The event of such a call has a "line" as well.
 //
 // A reader with another journal's resume point, or one beyond the end, gets everything from the oldest entry kept, and
 // that entry has "reset":true. Lines that were overwritten before a reader came for them are counted in "dropped" of the

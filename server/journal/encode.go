@@ -33,6 +33,11 @@ func (e *encoder) add(t *taken, journal string) {
 			panic("encode event: " + err.Error())
 		}
 		b = append(b, j...)
+		if c, ok := t.event.(*api.CallEvent); ok {
+			if l := call(c); l != nil {
+				b = appendLine(b, l)
+			}
+		}
 	}
 	if t.dropped > 0 {
 		b = append(b, `,"dropped":`...)
@@ -109,6 +114,16 @@ func appendLine(b []byte, l *api.Line) []byte {
 		b = append(b, ']')
 	}
 	member("process", l.Process)
+	if l.Refused != nil {
+		j, err := json.Marshal(l.Refused)
+		if err != nil { // strings only
+			panic("encode call: " + err.Error())
+		}
+		if len(b) > start {
+			b = append(b, ',')
+		}
+		b = append(append(b, `"refused":`...), j...)
+	}
 	return append(b, '}')
 }
 

@@ -144,9 +144,12 @@ func (j *Journal) Read(ctx context.Context, after uint64, logs bool, max int) ([
 	out := make([]api.Entry, len(batch))
 	for i, t := range batch {
 		out[i] = t.entry()
-		if l, ok := t.event.(*api.LogEvent); ok {
+		switch ev := t.event.(type) {
+		case *api.LogEvent:
 			out[i].Line = new(api.Line)
-			parse(l, out[i].Line)
+			parse(ev, out[i].Line)
+		case *api.CallEvent:
+			out[i].Line = call(ev)
 		}
 	}
 	return out, nil
@@ -166,7 +169,7 @@ func (t *taken) entry() api.Entry {
 // parse understands the line; what line's Attrs had room for is used again.
 func parse(e *api.LogEvent, line *api.Line) {
 	parseLine(e.Text, line)
-	line.Process = e.Process
+	line.Process, line.Refused = e.Process, refusal(e.Text)
 }
 
 // take is Read before lines are understood; it appends to dst.

@@ -66,8 +66,9 @@ func (p *place) refusedCalls(t testing.TB, a *agent) []api.Problem {
 	return out
 }
 
-// submit fills the form in as a browser would that was led to it, and returns the page that follows.
-func submit(t testing.TB, address string) string {
+// submit sends the form as it comes, as a browser would that was led to it, and returns the page that follows. offered, if
+// given, is what the form has to tick; only the first of it is ticked.
+func submit(t testing.TB, address string, offered ...string) string {
 	t.Helper()
 	jar, err := cookiejar.New(nil)
 	if err != nil {
@@ -111,7 +112,7 @@ func submit(t testing.TB, address string) string {
 	}
 	at, page = do("POST", at.ResolveReference(&url.URL{Path: "/sign-in"}).String(), url.Values{"code": {u.Fragment}, "to": {html.UnescapeString(to[1])}})
 	_, page, _ = strings.Cut(page, `id="request"`) // before it is the way out
-	form := url.Values{}
+	form, all := url.Values{}, []string(nil)
 	for _, in := range regexp.MustCompile(`<input[^>]*>`).FindAllString(page, -1) {
 		attr := func(name string) string {
 			if m := regexp.MustCompile(`\b` + name + `="([^"]*)"`).FindStringSubmatch(in); m != nil {
@@ -123,10 +124,45 @@ func submit(t testing.TB, address string) string {
 		if attr("name") != "" && (kind != "checkbox" && kind != "radio" || regexp.MustCompile(`\bchecked\b`).MatchString(in)) {
 			form.Add(attr("name"), attr("value"))
 		}
+		if attr("name") == "method" {
+			all = append(all, attr("value"))
+		}
+	}
+	if len(offered) > 0 && (!slices.Equal(all, offered) || !slices.Equal(form["method"], offered[:1])) {
+		t.Errorf("the form offers %q and has ticked %q, want %q", all, form["method"], offered)
 	}
 	_, page = do("POST", at.ResolveReference(&url.URL{Path: "/request"}).String(), form)
 	return page
 }
+
+// twice makes a call on two lines, and logs what becomes of the first.
+const twice = `package main
+
+import (
+	"io"
+	"log"
+	"net/http"
+	"os"
+)
+
+func init() {
+	log.SetFlags(log.Lshortfile)
+	http.HandleFunc("/twice", func(w http.ResponseWriter, r *http.Request) {
+		if resp, err := http.Get("http://" + os.Getenv("CALLS") + "/both"); err == nil { // first
+			text, _ := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			log.Printf("it answered %s", text)
+		}
+	})
+	http.HandleFunc("/never", func(w http.ResponseWriter, r *http.Request) { never() })
+}
+
+func never() {
+	if resp, err := http.Get("http://" + os.Getenv("CALLS") + "/both"); err == nil {
+		resp.Body.Close()
+	}
+}
+`
 
 // A call that is not granted says so itself, is marked on its line, and works once the form was sent as it came: no restart,
 // and nothing to fill in.
@@ -136,6 +172,8 @@ func TestCallDenied(t *testing.T) {
 		"orders":  "    env: {CALLS: \"{{billing}}\"}\n    dependencies: {billing: shared}\n",
 		"billing": "    name: billing\n",
 	})
+	write(t, filepath.Join(w.service("billing"), "openapi.yaml"), "openapi: 3.0.0\npaths: {/alone: {get: {}}, /other: {get: {}}}\n")
+	write(t, filepath.Join(w.service("orders"), "twice.go"), twice)
 	p.register(t, w.dir, map[string]string{"services/billing.yaml": "version: 1\nname: billing\naccess: open\n"})
 	a := p.run(t, w.service("orders"))
 	body := a.says(t, `"title":"The call is not authorized"`, "orders may not call GET /alone of billing yet")
@@ -161,6 +199,15 @@ func TestCallDenied(t *testing.T) {
 	if line := strings.Split(string(src), "\n")[pr.Line-1]; !strings.Contains(line, `http.Get("http://" + addr + "/alone")`) || pr.Call == nil || pr.Call.Method != "GET /alone" || !strings.HasPrefix(link[1], pr.Link) {
 		t.Errorf("%+v is at %q, and the error has the link %s", pr, line, link[1])
 	}
+	// And what billing's owners decided is there to be looked at.
+	related := pr.Related
+	if len(related) == 0 {
+		t.Fatalf("nothing is related: %+v", pr)
+	}
+	policy := related[len(related)-1]
+	if text, err := os.ReadFile(policy.File); err != nil || !strings.HasPrefix(strings.Split(string(text), "\n")[policy.Line-1], "access: open") || policy.Message != "billing is open to whoever asks" {
+		t.Errorf("the policy is at %+v: %v\n%s", policy, err, text)
+	}
 	observed := p.m.ok(t, w.service("orders"), "deps", "--observed")
 	if !regexp.MustCompile(`billing +http +GET /alone +[0-9]+ +denied`).MatchString(observed) {
 		t.Errorf("observed:\n%s", observed)
@@ -170,7 +217,8 @@ func TestCallDenied(t *testing.T) {
 	if resp, err := http.Get(link[1]); err != nil || resp.StatusCode != http.StatusUnauthorized {
 		t.Errorf("the link without a sign-in: %v %v", resp, err)
 	}
-	page := submit(t, p.m.ok(t, w.service("orders"), "access"))
+	// What its folder says of billing is there to tick, beside what was refused.
+	page := submit(t, p.m.ok(t, w.service("orders"), "access"), "GET /alone", "GET /other")
 	granted := time.Now()
 	if !strings.Contains(page, "GET /alone") {
 		t.Errorf("the page that follows:\n%s", page)
@@ -181,6 +229,19 @@ func TestCallDenied(t *testing.T) {
 	t.Logf("the call works after %s", time.Since(granted).Round(time.Millisecond))
 	eventually(t, "no problem", func() error {
 		if all := p.refusedCalls(t, a); len(all) > 0 {
+			return fmt.Errorf("%+v", all)
+		}
+		return nil
+	})
+	// Two lines make the next one: what the service logs says which.
+	if resp, err := http.Get(a.url(t) + "/twice"); err != nil {
+		t.Error(err)
+	} else {
+		resp.Body.Close()
+	}
+	eventually(t, "the line that was logged", func() error {
+		all := p.refusedCalls(t, a)
+		if len(all) != 1 || len(all[0].Related) != 1 || filepath.Base(all[0].File) != "twice.go" || !strings.Contains(strings.Split(twice, "\n")[all[0].Line-1], "first") {
 			return fmt.Errorf("%+v", all)
 		}
 		return nil

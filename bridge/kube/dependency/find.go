@@ -240,6 +240,9 @@ func Find(in Input) Result {
 	r := Result{Notes: f.notes, Problems: f.problems}
 	for _, d := range f.found {
 		f.mode(d)
+		if i := slices.Index(d.Why, byRegistry); i >= 0 && d.Mode == api.DependencyFresh && f.wish(names(d)).Mode == "" {
+			d.Why[i] += ", as fresh" // it has decided that
+		}
 		f.complete(d)
 		r.Dependencies = append(r.Dependencies, d)
 	}
@@ -292,6 +295,9 @@ func (f *finder) mode(d *Found) {
 	}
 }
 
+// byRegistry is why a dependency that the registry lists is one.
+const byRegistry = "the registry"
+
 // declare takes a dependency that the settings or the registry name, whether a value names it or not.
 func (f *finder) declare(name string) {
 	var why []string
@@ -299,7 +305,7 @@ func (f *finder) declare(name string) {
 		why = append(why, "fairlead.yaml or a flag")
 	}
 	if _, ok := f.Registered[name]; ok {
-		why = append(why, "the registry")
+		why = append(why, byRegistry)
 	}
 	for _, where := range why {
 		if s := f.services[name]; s != nil && !f.own[name] {

@@ -184,7 +184,7 @@ func TestRegistered(t *testing.T) {
 		got[d.Name] = fmt.Sprintf("%s: %s", d.Mode, strings.Join(d.Why, "; "))
 	}
 	for name, want := range map[string]string{
-		"billing":      "fresh: argument billing of Deployment orders; the registry",
+		"billing":      "fresh: argument billing of Deployment orders; the registry, as fresh",
 		"redis-master": "shared: REDIS_ADDR of ConfigMap orders; the registry; fairlead.yaml or a flag; REDIS of Deployment billing",
 		"noise":        "shared: the registry",
 	} {

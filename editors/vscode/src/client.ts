@@ -9,6 +9,7 @@ import {
   CloseAction, ErrorAction, ExecuteCommandRequest, LanguageClient, MessageType, RevealOutputChannelOn, ShowMessageRequest, State,
   type DynamicFeature, type InitializeParams, type ClientCapabilities, type LanguageClientOptions, type MessageActionItem, type StaticFeature,
 } from 'vscode-languageclient/node';
+import { openBeside } from './beside';
 import { Duplicates } from './duplicates';
 import { accessMethod, servicesMethod, toAccess, toServices, type Access, type Options, type Services } from './protocol';
 import { isWeb, short, type Client as ClientState } from './text';
@@ -197,7 +198,8 @@ export class Client implements vscode.Disposable {
           // A page that is no file is shown beside the code where the server does not want it outside.
           showDocument: async (params, token, next) => {
             if (params.external || !isWeb(params.uri)) return next(params, token);
-            await vscode.commands.executeCommand('simpleBrowser.api.open', vscode.Uri.parse(params.uri, true), { viewColumn: vscode.ViewColumn.Beside, preserveFocus: false });
+            const { getCommands, executeCommand } = vscode.commands;
+            await openBeside(params.uri, vscode.Uri.parse(params.uri, true), vscode.ViewColumn.Beside, { all: () => getCommands(true), run: executeCommand });
             return { success: true };
           },
         },

@@ -6,7 +6,7 @@ import { message, type Client } from './client';
 import { choices, type Choice, type Debugging, type Started } from './debug';
 import { linkTarget, parseTarget, type JoinTarget } from './join';
 import type { Logs } from './logs';
-import { busy, type Dependency, type Service } from './protocol';
+import { busy, refusedCalls, type Dependency, type Problem, type Service } from './protocol';
 import { icon, isWeb, otherMode, phaseText, serviceOf, switchWarning } from './text';
 import type { Node } from './tree';
 
@@ -67,8 +67,8 @@ export class Commands {
       add('fairlead.makeFresh', (a) => this.dependency(a, 'fresh')),
       add('fairlead.makeShared', (a) => this.dependency(a, 'shared')),
       vscode.window.registerUriHandler({ handleUri: (uri) => this.link(uri).catch((err: unknown) => this.failed(err)) }),
-      // Its argument is a code action's, or none: then the server takes what stands refused.
-      add('fairlead.requestAccess', (_, raw) => this.client.execute('fairlead.requestAccess', typeof raw === 'object' && raw !== null && 'callee' in raw ? raw : {})),
+      // Its argument is a code action's, a row of the tree, or only a name or none: then the server takes what stands refused.
+      add('fairlead.requestAccess', (a, raw) => this.client.execute('fairlead.requestAccess', accessArg(a, raw))),
       add('fairlead.keep', (a) => this.keep(a)),
       add('fairlead.open', (a) => this.forService(a, 'fairlead.open', 'Open which service in the browser?', (s) => !!s.url)),
       add('fairlead.cancel', (a) => this.cancel(a)),
@@ -266,6 +266,8 @@ export class Commands {
       if (busy(s.phase) && s.phase !== 'stopping') items.push({ label: '$(close) Cancel', description: phaseText(s), do: exec('fairlead.cancel', arg) });
       if (s.joined && s.phase !== 'ended' && s.phase !== 'stopping') items.push({ label: '$(sign-out) Leave', description: `${s.owner} goes on with ${s.name}`, do: exec('fairlead.leave', arg) });
       else if (s.phase !== 'ended' && s.phase !== 'stopping') items.push({ label: '$(debug-stop) Stop', description: `removes ${s.name}`, do: exec('fairlead.stop', arg) });
+      const refused = refusedCalls(s);
+      for (const c of refused.slice(0, 5)) items.push({ label: `$(key) Request Access to ${c.method}`, description: `of ${c.callee}`, do: exec('fairlead.requestAccess', { ...arg, callee: c.callee, methods: [c.method] }) });
       const p = s.problems.find((x) => x.file);
       if (p) items.push({ label: '$(go-to-file) Go to Problem', description: p.message, do: exec('fairlead.goTo', { file: p.file, line: p.line ?? 1, column: p.column ?? 1, name: s.name }) });
     }
@@ -294,6 +296,12 @@ export class Commands {
     const log = 'Show Output';
     if ((await vscode.window.showErrorMessage(text, log)) === log) this.client.out.show(true);
   }
+}
+
+function accessArg(a: Arg, raw: unknown): object {
+  if (typeof raw === 'object' && raw !== null && 'callee' in raw) return raw;
+  const call = typeof raw === 'object' && raw !== null && 'kind' in raw ? (raw as Node & { problem?: Problem }).problem?.call : undefined;
+  return { ...(a.name ? { name: a.name } : {}), ...(call ? { callee: call.callee, methods: [call.method] } : {}) };
 }
 
 /** target is what a run or a debug session is of: what was said, else the active file, else the only folder. */

@@ -219,6 +219,9 @@ export class Logs implements vscode.WebviewViewProvider, vscode.Disposable {
       case 'copy':
         await vscode.env.clipboard.writeText(m.text);
         return;
+      case 'access':
+        await vscode.commands.executeCommand('fairlead.requestAccess', { name: this.current, callee: m.callee, methods: [m.method] });
+        return;
       case 'run':
         await vscode.commands.executeCommand('fairlead.run');
         return;

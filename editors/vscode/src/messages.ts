@@ -21,6 +21,8 @@ export type FromView =
   | { type: 'open'; file: string; line: number; column: number }
   | { type: 'url'; url: string }
   | { type: 'select'; name: string }
+  /** The form on which access to what was refused is requested. */
+  | { type: 'access'; callee: string; method: string }
   | { type: 'copy'; text: string }
   | { type: 'run' };
 
@@ -43,6 +45,8 @@ export function fromView(v: unknown): FromView | undefined {
       return text(m.url, 4096) ? { type: 'url', url: m.url } : undefined;
     case 'select':
       return text(m.name, 512) ? { type: 'select', name: m.name } : undefined;
+    case 'access':
+      return text(m.callee, 512) && m.callee !== '' && text(m.method, 4096) && m.method !== '' ? { type: 'access', callee: m.callee, method: m.method } : undefined;
     case 'copy':
       return text(m.text, 64 << 20) ? { type: 'copy', text: m.text } : undefined;
     default:

@@ -12,6 +12,15 @@ export interface Problem {
   file?: string;
   line?: number; // from 1
   column?: number; // in bytes, from 1
+  /** The page on which access is requested, and what was refused: both of a call that is not granted. */
+  link?: string;
+  call?: Call;
+}
+
+/** Call is what a service calls of another. */
+export interface Call {
+  callee: string;
+  method: string;
 }
 
 export interface Forward {
@@ -117,8 +126,20 @@ const phases = new Set<string>(['opening', 'building', 'shipping', 'waiting', 's
 export function toProblem(v: unknown): Problem | undefined {
   if (typeof v === 'string') return v === '' ? undefined : { code: '', message: v };
   if (!isObj(v) || str(v.message) === '') return undefined;
-  return { ...v, code: str(v.code), message: str(v.message) } as Problem;
+  const p = { ...v, code: str(v.code), message: str(v.message) } as Problem;
+  delete p.call;
+  const call = toCall(v.call);
+  if (call) p.call = call;
+  if (str(v.link) === '') delete p.link;
+  return p;
 }
+
+export function toCall(v: unknown): Call | undefined {
+  return isObj(v) && str(v.callee) !== '' && str(v.method) !== '' ? { callee: str(v.callee), method: str(v.method) } : undefined;
+}
+
+/** refusedCalls are the calls of a service that stand refused, to which access can be requested. */
+export const refusedCalls = (s: Service): Call[] => s.problems.flatMap((p) => (p.link && p.call ? [p.call] : []));
 
 function toDependency(o: Obj): Dependency | undefined {
   if (str(o.name) === '') return undefined;

@@ -1,5 +1,6 @@
 import * as vscode from 'vscode';
 import type { Client } from './client';
+import { refusedCalls } from './protocol';
 import { details, escape, shown, status } from './text';
 
 /** StatusBar is the item at the bottom: the state in a few words, the rest in its tooltip, actions on a click. */
@@ -30,7 +31,7 @@ export class StatusBar implements vscode.Disposable {
     const { client } = this;
     const md = new vscode.MarkdownString('', true);
     // Only these, so that nothing an agent or a compiler says can run a command.
-    md.isTrusted = { enabledCommands: ['fairlead.run', 'fairlead.logs', 'fairlead.open', 'fairlead.stop', 'fairlead.leave', 'fairlead.debug', 'fairlead.debugChoice', 'fairlead.restartAgent', 'fairlead.showOutput'] };
+    md.isTrusted = { enabledCommands: ['fairlead.run', 'fairlead.logs', 'fairlead.open', 'fairlead.stop', 'fairlead.leave', 'fairlead.debug', 'fairlead.debugChoice', 'fairlead.requestAccess', 'fairlead.restartAgent', 'fairlead.showOutput'] };
     const link = (title: string, command: string, arg?: object): string =>
       `[${title}](command:${command}${arg ? '?' + encodeURIComponent(JSON.stringify([arg])) : ''})`;
     if (client.state.state === 'untrusted') return md.appendMarkdown('This folder is not trusted: Fairlead runs nothing in it. Click to manage trust.');
@@ -51,6 +52,7 @@ export class StatusBar implements vscode.Disposable {
       md.appendMarkdown(details(s) + '\n\n');
       const arg = { name: s.name };
       const links = [link('Logs', 'fairlead.logs', arg)];
+      if (refusedCalls(s).length > 0) links.unshift(link('Request access', 'fairlead.requestAccess', arg));
       if (s.url) links.unshift(link('Open in browser', 'fairlead.open', arg));
       if (s.debug?.waiting) links.unshift(link('Swap now', 'fairlead.debugChoice', { ...arg, apply: true }));
       else if (!s.debug && !s.joined && s.phase !== 'ended' && s.phase !== 'stopping') links.push(link('Debug', 'fairlead.debug', arg));

@@ -149,7 +149,7 @@ export class Environments implements vscode.TreeDataProvider<Node>, vscode.Dispo
         item.id += `/${node.index}`;
         item.label = short(p.message, 120);
         item.description = place(p);
-        item.contextValue = 'problem';
+        item.contextValue = p.link && p.call ? 'problem refused' : 'problem';
         item.tooltip = p.hint ? `${p.message}\n\nTo mend it: ${p.hint}` : p.message;
         const warning = p.severity !== undefined && p.severity !== '' && p.severity !== 'error';
         icon_(warning ? 'warning' : 'error', new vscode.ThemeColor(warning ? 'list.warningForeground' : 'list.errorForeground'));

@@ -57,6 +57,9 @@ test('entries as rows', () => {
     { ...log('{"msg":"hi"}', { level: 'warn', message: 'hi', attrs: [['a', '1'], ['bad'], 7] }), dropped: 1200 },
     { event: { type: 'environment', state: 'lost', reason: 'evicted' } },
     { event: { type: 'problem', message: 'undefined: x', file: '/w/main.go', line: 3, column: 2, hint: 'declare it' } },
+    { event: { type: 'call', verdict: 'denied' }, line: { level: 'error', message: 'GET /x of billing is not granted: the call was refused', refused: { callee: 'billing', method: 'GET /x' } } },
+    { event: { type: 'call', verdict: 'allowed' } },
+    log('orders may not call GET /x of billing yet', { refused: { callee: 'billing', method: 'GET /x' } }), log('x', { refused: { callee: 7, method: 'GET /x' } }),
     { event: { type: 'transfer' } }, { event: { type: 'of a newer agent' } }, { mark: 'another journal' }, 7 as unknown as object, null as unknown as object);
   assert.deepEqual(out.map((r) => `${r.kind}: ${r.text}`), [
     'mark: Generation 2 starts · 0123456789ab',
@@ -66,10 +69,15 @@ test('entries as rows', () => {
     'log: hi',
     'event: Connection lost: evicted',
     'problem: /w/main.go:3:2: undefined: x',
+    'problem: GET /x of billing is not granted: the call was refused',
+    'log: orders may not call GET /x of billing yet',
+    'log: x',
     'mark: The environment was started again',
   ]);
+  assert.deepEqual(out.map((r) => r.refused?.method), [undefined, undefined, undefined, undefined, undefined, undefined, undefined, 'GET /x', 'GET /x', undefined, undefined]);
+  assert.equal(out[7]!.level, 5);
   assert.deepEqual(out[4]!.attrs, [['a', '1']]);
-  assert.deepEqual(out.map((r) => r.id), [0, 1, 2, 3, 4, 5, 6, 7]);
+  assert.deepEqual(out.map((r) => r.id), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
   rows.read('not json', out);
   assert.equal(out.at(-1)!.text, 'not json');
 });
@@ -137,7 +145,8 @@ test('opened rows move what is below them', () => {
 
 test('messages of the page are looked at', () => {
   assert.deepEqual(fromView({ type: 'open', file: 'a.go', line: 1, column: 0, evil: 1 }), { type: 'open', file: 'a.go', line: 1, column: 0 });
-  for (const bad of [undefined, null, 7, 'ready', {}, { type: 'exec' }, { type: 'open', file: '', line: 1, column: 0 }, { type: 'open', file: 'a.go', line: -1, column: 0 }, { type: 'open', file: 'a.go', line: 1.5, column: 0 },
+  assert.deepEqual(fromView({ type: 'access', callee: 'billing', method: 'GET /x', name: 'another' }), { type: 'access', callee: 'billing', method: 'GET /x' });
+  for (const bad of [{ type: 'access', callee: 'billing' }, { type: 'access', callee: '', method: 'x' }, undefined, null, 7, 'ready', {}, { type: 'exec' }, { type: 'open', file: '', line: 1, column: 0 }, { type: 'open', file: 'a.go', line: -1, column: 0 }, { type: 'open', file: 'a.go', line: 1.5, column: 0 },
     { type: 'open', file: 'x'.repeat(5000), line: 1, column: 0 }, { type: 'url', url: 7 }, { type: 'taken' }, { type: 'select' }]) assert.equal(fromView(bad), undefined, JSON.stringify(bad));
 });
 

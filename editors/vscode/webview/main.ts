@@ -578,8 +578,9 @@ function clear(): void {
 }
 
 function followLink(e: HTMLElement): void {
-  const { url, file, line, column } = e.dataset;
-  if (url) host.postMessage({ type: 'url', url });
+  const { url, file, line, column, callee, method } = e.dataset;
+  if (callee && method) host.postMessage({ type: 'access', callee, method });
+  else if (url) host.postMessage({ type: 'url', url });
   else if (file) host.postMessage({ type: 'open', file, line: Number(line), column: Number(column) });
 }
 

@@ -72,6 +72,17 @@ export function draw(e: HTMLElement, r: Row, look: Look): void {
     }
     line.append(attrs);
   } else if (r.attrs && r.kind === 'problem') line.append(el('span', 'hint', r.attrs[0]![1]));
+  if (r.refused) {
+    // Before the text: a long line is not to be scrolled for it.
+    const a = document.createElement('a');
+    a.className = 'link access';
+    a.setAttribute('role', 'button');
+    a.dataset.callee = r.refused.callee;
+    a.dataset.method = r.refused.method;
+    a.title = `Request access to ${r.refused.method} of ${r.refused.callee}`;
+    a.textContent = 'Request access...';
+    line.insertBefore(a, line.querySelector('.text'));
+  }
   e.replaceChildren(line);
   if (look.open) e.append(detail(r, look));
 }

@@ -17,6 +17,8 @@ export interface Row {
   /** The line as the service wrote it. */
   raw: string;
   attrs: [string, string][] | undefined;
+  /** The call that was refused, if access to it can be requested. */
+  refused?: { callee: string; method: string };
   /** Milliseconds since the row's generation started, found when it is first drawn. */
   since?: number;
 }
@@ -122,6 +124,11 @@ export class Rows {
         if (str(v.hint)) row.attrs = [['hint', str(v.hint)]];
         return row;
       }
+      case 'call': {
+        if (!line || str(line.message) === '') return undefined;
+        const row = this.make('problem', time, gen, str(line.message), Math.max(0, levels.indexOf(str(line.level))));
+        return this.refused(row, line);
+      }
       default:
         return undefined; // listening, transfer, and what a newer agent tells
     }
@@ -162,10 +169,17 @@ export class Rows {
     row.raw = raw;
     row.process = process;
     row.stderr = v.stream === 'stderr';
+    if (line) this.refused(row, line);
     if (line && Array.isArray(line.attrs)) {
       const attrs = line.attrs.filter((a): a is [string, string] => Array.isArray(a) && typeof a[0] === 'string' && typeof a[1] === 'string');
       if (attrs.length > 0) row.attrs = attrs;
     }
+    return row;
+  }
+
+  private refused(row: Row, line: Obj): Row {
+    const c = isObj(line.refused) ? line.refused : {};
+    if (str(c.callee) !== '' && str(c.method) !== '') row.refused = { callee: str(c.callee), method: str(c.method) };
     return row;
   }
 
