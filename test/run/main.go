@@ -18,7 +18,7 @@ import (
 
 // slow are the packages that drive real parts; they run one after the other, so that they do not starve each other on
 // a small machine.
-var slow = []string{"fairlead.dev/bridge/kube", "fairlead.dev/bridge/kube/lease", "fairlead.dev/bridge/kube/janitor", "fairlead.dev/platform/forge", "fairlead.dev/platform/registry", "fairlead.dev/test/e2e", "fairlead.dev/test/editor"}
+var slow = []string{"fairlead.dev/bridge/kube", "fairlead.dev/bridge/kube/lease", "fairlead.dev/bridge/kube/janitor", "fairlead.dev/platform/forge", "fairlead.dev/platform/registry", "fairlead.dev/server/review", "fairlead.dev/test/e2e", "fairlead.dev/test/editor"}
 
 func main() {
 	only := flag.String("only", "", "`names` of the steps to run, separated by commas; empty means all")
