@@ -226,7 +226,7 @@ func commitProblem(err error, out string) error {
 	low := strings.ToLower(out)
 	p := &api.Problem{Code: "review-commit", Message: "nothing was committed: " + cmp.Or(tail(out), err.Error()), Hint: "a hook of the repository may have refused it: do as it says, and try again"}
 	switch {
-	case strings.Contains(low, "gpg failed to sign"), strings.Contains(low, "failed to sign"), strings.Contains(low, "ssh-keygen"):
+	case strings.Contains(low, "gpg failed to sign"), strings.Contains(low, "failed to sign"), strings.Contains(low, "ssh-keygen"), strings.Contains(low, "load public key"):
 		p.Hint = "git could not sign: unlock the key in a terminal (git commit --amend --no-edit asks for it), and try again"
 	case strings.Contains(low, "please tell me who you are"), strings.Contains(low, "unable to auto-detect email"):
 		p.Hint = "git config --global user.name and user.email say who you are"

@@ -630,6 +630,9 @@ func (p *prepared) suggest(ctx context.Context, h *reviewer.History, c reviewer.
 	}
 	for _, s := range r.Suggestions {
 		q := api.ReviewPerson{Name: s.Name, Email: s.Email, Login: s.Login, Why: s.Why, Required: s.Required, Asked: asked[strings.ToLower(s.Login)]}
+		if p.forge.Kind == forge.Gerrit { // which asks by the address
+			q.Login = q.Email
+		}
 		if len(login) > 0 && q.Login != "" {
 			l, ok := login[strings.ToLower(q.Login)]
 			if !ok && !q.Required {

@@ -312,3 +312,96 @@ func TestTrees(t *testing.T) {
 		t.Errorf("canceled: %v", err)
 	}
 }
+
+// A commit is signed as its author's others are, and its trailers are its hooks'.
+func TestCreateSigned(t *testing.T) {
+	r := newRepo(t)
+	if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", r.home+"/key").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	r.git("config", "gpg.format", "ssh")
+	r.git("config", "user.signingkey", r.home+"/key.pub")
+	r.git("config", "commit.gpgsign", "true")
+	r.file(".git/hooks/commit-msg", "#!/bin/sh\necho 'Change-Id: I0123456789012345678901234567890123456789' >> \"$1\"\n")
+	r.file("new.go", "package shop\n")
+	p := r.plan()
+	if _, err := Create(t.Context(), r.options(), api.ReviewRequest{State: p.State, Files: []string{"new.go"}, Message: "new\n"}); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.git("cat-file", "commit", "HEAD"); !strings.Contains(got, "gpgsig -----BEGIN SSH SIGNATURE") || !strings.Contains(got, "Change-Id: I0123") {
+		t.Errorf("the commit:\n%s", got)
+	}
+	r.git("config", "user.signingkey", r.home+"/none.pub")
+	r.file("new.go", "package shop // more\n")
+	p = r.plan()
+	_, err := Create(t.Context(), r.options(), api.ReviewRequest{State: p.State, Files: []string{"new.go"}, Message: "more\n"})
+	if pr := problem(t, err); pr.Code != "review-commit" || !strings.Contains(pr.Hint, "could not sign") {
+		t.Errorf("%+v", pr)
+	}
+}
+
+// On Gerrit the push is the review: each commit a change, as work in progress, with topic and reviewers. A commit without a Change-Id is
+// told and not rewritten.
+func TestCreateGerrit(t *testing.T) {
+	r := newRepo(t)
+	r.file(r.remote+"/hooks/post-receive", "#!/bin/sh\nread old new ref\necho $ref > pushed\necho\necho SUCCESS\necho\necho '  https://gerrit.acme.dev/c/shop/+/12 shop: one more [WIP] [NEW]'\n")
+	r.git("remote", "set-url", "origin", "https://gerrit.acme.dev/shop")
+	r.git("config", "url."+r.remote+".pushInsteadOf", "https://gerrit.acme.dev/shop")
+	r.env = append(r.env, "FAIRLEAD_FORGE=gerrit", "FAIRLEAD_FORGE_URL=https://gerrit.acme.dev")
+	r.file("total.go", "package shop\n\n// Total.\n")
+	r.git("-c", "user.name=Jo Doe", "-c", "user.email=jo@acme.dev", "commit", "-qam", "shop: jo's")
+	r.git("update-ref", "refs/remotes/origin/main", "HEAD")
+	r.git("switch", "-qc", "SHOP-4-total")
+	r.file("total.go", "package shop\n")
+	p := r.plan()
+	if len(p.Reviewers) != 1 || p.Reviewers[0].Login != "jo@acme.dev" {
+		t.Errorf("reviewers: %+v", p.Reviewers)
+	}
+	if p.Forge != "Gerrit (shop)" || p.Template != "" {
+		t.Errorf("%+v", p)
+	}
+	head := r.git("rev-parse", "HEAD")
+	_, err := Create(t.Context(), r.options(), api.ReviewRequest{State: p.State, Files: []string{"total.go"}, Message: "shop: one more"})
+	if pr := problem(t, err); pr.Code != "forge-change-id" || !strings.Contains(pr.Hint, "commit-msg hook") {
+		t.Errorf("%+v", pr)
+	}
+	if got := r.git("rev-parse", "HEAD~1"); got != head {
+		t.Error("the commit that was agreed to is not there")
+	}
+	r.git("commit", "-q", "--amend", "-m", "shop: one more\n\nChange-Id: I0123456789012345678901234567890123456789")
+	p = r.plan()
+	res, err := Create(t.Context(), r.options(), api.ReviewRequest{State: p.State, Reviewers: []string{"jo@acme.dev"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res.URL != "https://gerrit.acme.dev/c/shop/+/12" || res.Number != 12 || !res.Draft || !res.Made || !slices.Equal(res.Asked, []string{"jo@acme.dev"}) {
+		t.Errorf("%+v", res)
+	}
+	if got, err := os.ReadFile(r.remote + "/pushed"); err != nil || strings.TrimSpace(string(got)) != "refs/for/main%wip,topic=SHOP-4,r=jo@acme.dev" {
+		t.Errorf("%q %v", got, err)
+	}
+}
+
+// A shallow clone pushes what it has, and says that it knows little of people; a base that is not there is said.
+func TestCreateShallow(t *testing.T) {
+	r := newRepo(t)
+	r.git("commit", "-q", "--allow-empty", "-m", "second")
+	r.git("push", "-q", "origin", "main")
+	dir := t.TempDir()
+	r.git("clone", "-q", "--depth=1", "file://"+r.remote, dir+"/shallow")
+	r.file(dir+"/shallow/total.go", "package shop\n")
+	o := r.options()
+	o.Dir = dir + "/shallow"
+	p, err := Plan(t.Context(), o)
+	if err != nil || !strings.Contains(strings.Join(p.Notes, "\n"), "the clone is shallow") {
+		t.Fatalf("%+v %v", p, err)
+	}
+	res, err := Create(t.Context(), o, api.ReviewRequest{State: p.State, Files: []string{"total.go"}, Message: "x"})
+	if err != nil || r.git("--git-dir", r.remote, "rev-parse", res.Branch) != res.Commit {
+		t.Errorf("%+v %v", res, err)
+	}
+	o.Base = "nowhere"
+	if _, err := Plan(t.Context(), o); problem(t, err).Code != "review-base" {
+		t.Error(err)
+	}
+}
