@@ -254,6 +254,9 @@ func (r reviews) environment(_ context.Context, dir string) func(context.Context
 	}
 }
 
+// shownReviewers are as many as a person looks through.
+const shownReviewers = 8
+
 func showPlan(w io.Writer, p api.ReviewPlan, asJSON bool) error {
 	if asJSON {
 		return json.NewEncoder(w).Encode(p)
@@ -284,6 +287,10 @@ func showPlan(w io.Writer, p api.ReviewPlan, asJSON bool) error {
 		fmt.Fprintf(w, "%-9s %s, not committed\n", c.Kind, clean(c.Path))
 	}
 	for i, r := range p.Reviewers {
+		if i == shownReviewers {
+			fmt.Fprintf(w, "    and %d more (--json has them)\n", len(p.Reviewers)-i)
+			break
+		}
 		who := clean(r.Name)
 		if r.Login != "" {
 			who += " (" + clean(r.Login) + ")"
