@@ -76,6 +76,8 @@ type driver interface {
 	request(ctx context.Context, number int, r Reviewers) (Requested, error)
 	people(ctx context.Context) ([]Person, error)
 	identify(ctx context.Context, authors []Author) (map[string]string, error)
+	// members are a team's; the name's parts have been checked.
+	members(ctx context.Context, organisation, team string) ([]string, error)
 }
 
 // Repository is what the forge says of a repository.
@@ -158,6 +160,8 @@ type Author struct{ Email, Commit string }
 const (
 	maxPeople  = 500
 	maxAuthors = 50
+	maxTeams   = 10
+	maxMembers = 300     // of one
 	maxTitle   = 255     // GitLab's and Gitea's limit; GitHub's is one more
 	maxBody    = 65536   // GitHub's, in characters
 	maxBodyLab = 1048576 // GitLab's
@@ -347,6 +351,30 @@ func (f *Forge) Identify(ctx context.Context, authors []Author) (map[string]stri
 	}
 	m, err := f.driver.identify(ctx, ask)
 	return m, f.problem("look for authors", err)
+}
+
+// Members are the people of teams as CODEOWNERS names these (organisation/team, on GitLab a group's path), by their logins. A team that
+// is not there, or that the token may not look into, is not in the map. At most ten are looked into.
+func (f *Forge) Members(ctx context.Context, teams []string) (map[string][]string, error) {
+	if err := f.has(); err != nil {
+		return nil, err
+	}
+	out := map[string][]string{}
+	for _, team := range teams[:min(len(teams), maxTeams)] {
+		i := strings.LastIndexByte(team, '/')
+		if i < 0 || !pathPattern.MatchString(team) || strings.Contains(team, "..") {
+			continue
+		}
+		m, err := f.driver.members(ctx, team[:i], team[i+1:])
+		switch {
+		case is(err, http.StatusNotFound, http.StatusForbidden, http.StatusUnauthorized):
+		case err != nil:
+			return out, f.problem("look into team "+team, err)
+		default:
+			out[team] = m
+		}
+	}
+	return out, nil
 }
 
 // Issue is how an issue is written in a review's text so that the forge links it: #12, or team/shop#12 where it is another repository's.

@@ -263,3 +263,31 @@ func (g *giteaAPI) identify(ctx context.Context, authors []Author) (map[string]s
 	}
 	return out, nil
 }
+
+// members looks for the team in the organisation's list, since its members are asked for by number. The search for teams knows only those
+// that the token's owner is in.
+func (g *giteaAPI) members(ctx context.Context, organisation, team string) ([]string, error) {
+	id := 0
+	err := g.client.pages(ctx, "/orgs/"+organisation+"/teams", url.Values{"limit": {strconv.Itoa(giteaPage)}}, maxMembers/giteaPage, func(a *answer) (bool, error) {
+		var list []struct {
+			ID   int
+			Name string
+		}
+		if err := g.client.decode(a, &list); err != nil {
+			return false, err
+		}
+		for _, t := range list {
+			if strings.EqualFold(t.Name, team) {
+				id = t.ID
+			}
+		}
+		return id != 0, nil
+	})
+	if err == nil && id == 0 {
+		err = &refusal{status: http.StatusNotFound}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return logins(ctx, g.client, "/teams/"+strconv.Itoa(id)+"/members", "limit")
+}

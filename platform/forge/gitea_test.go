@@ -148,6 +148,15 @@ func testReviews(t *testing.T, g *gitea.Server, token string) {
 	if again, err := f.RequestReviewers(ctx, 1, Reviewers{People: []string{"jo"}}); err != nil || !slices.Equal(again.Taken, []string{"jo"}) {
 		t.Errorf("asked again: %+v, %v", again, err)
 	}
+	// A team of an organisation, as CODEOWNERS names it.
+	g.API(t, token, http.MethodPost, "/orgs", map[string]string{"username": "acme"}, nil)
+	var team struct{ ID int }
+	g.API(t, token, http.MethodPost, "/orgs/acme/teams", map[string]any{"name": "payments", "permission": "write", "units": []string{"repo.code", "repo.pulls"}}, &team)
+	g.API(t, token, http.MethodPut, fmt.Sprintf("/teams/%d/members/jo", team.ID), nil, nil)
+	members, err := f.Members(ctx, []string{"acme/payments", "acme/nobody", "nowhere/payments"})
+	if want := map[string][]string{"acme/payments": {"jo"}}; err != nil || !reflect.DeepEqual(members, want) {
+		t.Errorf("members: %v, %v", members, err)
+	}
 	people, err := f.People(ctx)
 	if i := slices.IndexFunc(people, func(p Person) bool { return p.Login == "jo" }); err != nil || i < 0 || people[i].Waiting != 1 || people[i].Email != "jo@example.com" || slices.ContainsFunc(people, func(p Person) bool { return p.Login == "mallory" }) {
 		t.Errorf("people: %+v, %v", people, err)

@@ -360,3 +360,24 @@ func (g *githubAPI) answered(data json.RawMessage) bool {
 	var v struct{ Repository json.RawMessage }
 	return json.Unmarshal(data, &v) == nil && len(v.Repository) > 0 && string(v.Repository) != "null"
 }
+
+// members needs the token's right to read the organisation (docs.github.com/rest/teams/members).
+func (g *githubAPI) members(ctx context.Context, organisation, team string) ([]string, error) {
+	return logins(ctx, g.client, "/orgs/"+organisation+"/teams/"+team+"/members", "per_page")
+}
+
+// logins reads the pages of a list of users.
+func logins(ctx context.Context, c *client, path, size string) ([]string, error) {
+	var out []string
+	err := c.pages(ctx, path, url.Values{size: {"100"}}, maxMembers/100, func(a *answer) (bool, error) {
+		var list []struct{ Login string }
+		if err := c.decode(a, &list); err != nil {
+			return false, err
+		}
+		for _, u := range list {
+			out = append(out, u.Login)
+		}
+		return false, nil
+	})
+	return out, err
+}

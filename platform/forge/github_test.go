@@ -145,6 +145,19 @@ func TestGitHub(t *testing.T) {
 	if want := []Person{{Login: "jo", Name: "Jo", Waiting: 1}, {Login: "mira"}}; err != nil || !reflect.DeepEqual(people, want) {
 		t.Errorf("people: %+v, %v", people, err)
 	}
+	// docs.github.com/rest/teams/members: by pages; a team that is not shown is none.
+	c.on("GET /api/v3/orgs/team/teams/payments/members", route{query: "per_page page", answer: func(w http.ResponseWriter, r *http.Request, _ map[string]any) {
+		if r.URL.Query().Get("page") == "" {
+			reply(w, 200, `[{"login":"jo"}]`, "Link", `<`+c.URL+`/api/v3/x?page=2&per_page=100>; rel="next"`)
+			return
+		}
+		reply(w, 200, `[{"login":"lee"}]`)
+	}})
+	c.on("GET /api/v3/orgs/team/teams/secret/members", route{query: "per_page page", answer: answers(404, `{"message":"Not Found"}`)})
+	members, err := f.Members(ctx, []string{"team/payments", "team/secret", "no-team", "../x/y"})
+	if want := map[string][]string{"team/payments": {"jo", "lee"}}; err != nil || !reflect.DeepEqual(members, want) {
+		t.Errorf("members: %v, %v", members, err)
+	}
 	sha := strings.Repeat("a", 40)
 	who, err := f.Identify(ctx, []Author{{"jo@x", sha}, {"gone@x", sha}, {"elsewhere@x", sha}, {"bad@x", `") {`}})
 	if err != nil || len(who) != 1 || who["jo@x"] != "jo" {

@@ -309,3 +309,21 @@ func (g *gitlabAPI) identify(ctx context.Context, authors []Author) (map[string]
 	}
 	return out, nil
 }
+
+// members are a group's, those of the groups above it included (docs.gitlab.com/api/group_members).
+func (g *gitlabAPI) members(ctx context.Context, organisation, team string) ([]string, error) {
+	var out []string
+	err := g.client.pages(ctx, "/groups/"+url.PathEscape(organisation+"/"+team)+"/members/all", url.Values{"per_page": {"100"}}, maxMembers/100, func(a *answer) (bool, error) {
+		var list []gitlabUser
+		if err := g.client.decode(a, &list); err != nil {
+			return false, err
+		}
+		for _, u := range list {
+			if u.State == "active" {
+				out = append(out, u.Username)
+			}
+		}
+		return false, nil
+	})
+	return out, err
+}

@@ -160,6 +160,12 @@ func TestGitLab(t *testing.T) {
 	if want := []Person{{Login: "jo", Name: "Jo", Waiting: 1}, {Login: "lee", Email: "lee@x"}}; err != nil || !reflect.DeepEqual(people, want) {
 		t.Errorf("people: %+v, %v", people, err)
 	}
+	// docs.gitlab.com/api/group_members: the group's path is one segment.
+	c.on("GET /api/v4/groups/shop%2Fpayments/members/all", route{query: "per_page page", answer: answers(200, `[{"username":"jo","state":"active"},{"username":"left","state":"blocked"}]`)})
+	members, err := f.Members(ctx, []string{"shop/payments"})
+	if want := map[string][]string{"shop/payments": {"jo"}}; err != nil || !reflect.DeepEqual(members, want) {
+		t.Errorf("members: %v, %v", members, err)
+	}
 	who, err := f.Identify(ctx, []Author{{Email: "lee@x"}, {Email: "many@x"}, {Email: "none@x"}, {Email: "12-mira@users.noreply.gitlab.com"}})
 	if want := map[string]string{"lee@x": "lee", "12-mira@users.noreply.gitlab.com": "mira"}; err != nil || !reflect.DeepEqual(who, want) {
 		t.Errorf("identified %v, %v", who, err)

@@ -51,6 +51,8 @@ type Environment struct {
 
 const (
 	maxCommits = 250 // that are listed: GitHub's own limit
+	// maxUnknown bounds how many of the suggested are looked for on the forge: each may be a request, and the first are those who matter.
+	maxUnknown = 8
 	// blameLimit bounds how long it is found out whose lines are edited: the rest of the ranking does without.
 	blameLimit = 400 * time.Millisecond
 	// forgeLimit bounds what is asked of the forge for a plan. What is missing then is noted.
@@ -590,6 +592,18 @@ func (p *prepared) dialect() codeowners.Dialect {
 // suggest ranks, with what the forge knows of people.
 func (p *prepared) suggest(ctx context.Context, h *reviewer.History, c reviewer.Change, people []forge.Person) {
 	known := reviewer.Known{Logins: map[string]string{}, Open: map[string]int{}}
+	var teams []string
+	for _, o := range c.Owners {
+		if o.Team {
+			teams = append(teams, o.Owner)
+		}
+	}
+	if p.can && len(teams) > 0 { // so that a person of the team is named
+		var err error
+		if known.Members, err = p.forge.Members(ctx, teams); err != nil {
+			p.note("who is in the teams that CODEOWNERS names is not known: %s", said(err))
+		}
+	}
 	login := map[string]string{} // by lower case, as the forge writes it
 	for _, q := range people {
 		login[strings.ToLower(q.Login)] = q.Login
@@ -605,10 +619,12 @@ func (p *prepared) suggest(ctx context.Context, h *reviewer.History, c reviewer.
 		for _, s := range r.Suggestions {
 			if s.Login == "" && s.Email != "" {
 				a := forge.Author{Email: s.Email}
-				if p.forge.Kind == forge.GitHub { // the others look for the address
+				if p.forge.Kind != forge.GitLab { // which looks for the address alone
 					a.Commit = p.lastOf(ctx, s.Email)
 				}
-				unknown = append(unknown, a)
+				if unknown = append(unknown, a); len(unknown) == maxUnknown {
+					break
+				}
 			}
 		}
 		if len(unknown) > 0 {
