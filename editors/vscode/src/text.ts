@@ -105,7 +105,7 @@ export function reviewRows(p: ReviewPlan): ReviewRow[] {
   const people = p.reviewers.filter((r) => r.login !== '').map((r) => ({
     must: r.required,
     row: {
-      label: `$(${r.required ? 'shield' : 'person'}) ${r.name}`, detail: r.why, login: r.login,
+      label: `$(${r.required ? 'shield' : 'account'}) ${r.name}`, detail: r.why, login: r.login,
       description: [r.login, r.required ? 'must be asked' : '', r.asked ? 'asked already' : ''].filter(Boolean).join(' · '),
     },
   }));

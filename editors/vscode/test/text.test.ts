@@ -131,7 +131,7 @@ test('what a plan of a review says, in rows and words', () => {
   assert.deepEqual(reviewRows(p), [
     { label: '$(shield) Bo', description: 'bo · must be asked · asked already', detail: 'owns it', login: 'bo' },
     { label: '$(organization) payments', description: 'team · must be asked', detail: 'owns billing/', team: 'payments' },
-    { label: '$(person) Jo', description: 'jo', detail: 'wrote it', login: 'jo' },
+    { label: '$(account) Jo', description: 'jo', detail: 'wrote it', login: 'jo' },
   ]);
   assert.equal(reviewNotes(p), 'the clone is shallow. main has 2 commits that fix-total lacks. could review too, but not by a login that is known here: Al (reviewed you)');
   assert.equal(reviewNotes(plan({ new: true, behind: 1 })), 'main has 1 commit that this work tree lacks');
