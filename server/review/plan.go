@@ -600,7 +600,7 @@ func (p *prepared) suggest(ctx context.Context, h *reviewer.History, c reviewer.
 		for _, s := range r.Suggestions {
 			if s.Login == "" && s.Email != "" {
 				a := forge.Author{Email: s.Email}
-				if p.forge.Kind == forge.GitHub { // the others look for the address
+				if p.forge.Kind != forge.GitLab { // which looks for the address
 					a.Commit = p.lastOf(ctx, s.Email)
 				}
 				unknown = append(unknown, a)

@@ -42,7 +42,8 @@ const template = `## What
 `;
 
 onMachine('a draft review', 'review', async (m, step, t) => {
-	const gitea = await Gitea.start(m, t);
+	const extra = { 'git.enabled': true, 'git.autofetch': false, 'fairlead.openBrowser': 'never', 'fairlead.logs.showOnRun': false };
+	const [gitea, server] = await Promise.all([Gitea.start(m, t), CodeServer.start(m, { extra })]);
 	if (!gitea) return;
 	const dir = m.path('shop'), branch = 'SHOP-41-round-totals';
 	const git = (...args) => execFileSync('git', ['-C', dir, ...args], { env: m.env, stdio: 'pipe', encoding: 'utf8' }).trim();
@@ -59,10 +60,10 @@ onMachine('a draft review', 'review', async (m, step, t) => {
 		} });
 	};
 	const people = { mira: 'Mira Lund', jo: 'Jo Park', sam: 'Sam Reed', ines: 'Ines Costa' };
-	const token = await gitea.user('mira', people.mira, 'write:repository');
+	const token = await gitea.user('mira', people.mira, { scopes: ['write:repository'] });
 	await gitea.call('POST', '/admin/users/mira/repos', { name: 'shop' });
 	for (const name of ['jo', 'sam', 'ines']) {
-		await gitea.user(name, people[name]);
+		await gitea.user(name, people[name], { hidden: name === 'sam' }); // he is known by his commits
 		await gitea.call('PUT', `/repos/mira/shop/collaborators/${name}`, { permission: 'write' });
 	}
 	// As a developer's machine has it: git knows who she is, and its helper has the token, which is in no address.
@@ -90,7 +91,7 @@ onMachine('a draft review', 'review', async (m, step, t) => {
 	write('notes.txt', 'of my own\n');
 	const tip = git('rev-parse', 'HEAD');
 
-	const wb = await Workbench.open(m, await CodeServer.start(m, { extra: { 'git.enabled': true, 'git.autofetch': false, 'fairlead.openBrowser': 'never', 'fairlead.logs.showOnRun': false } }), dir);
+	const wb = await Workbench.open(m, server, dir);
 	const f = new Fairlead(wb);
 	await step('the change runs in its environment', async () => {
 		await wb.openFile('main.go');

@@ -31,12 +31,15 @@ export class Gitea {
 		return text && JSON.parse(text);
 	}
 
-	/** user makes one, with the address NAME@acme.dev (example.com is taken for nobody's), and returns a token that has these scopes only. */
-	async user(name, full, ...scopes) {
+	/**
+	 * user makes one, with the address NAME@acme.dev (example.com is taken for nobody's), which hidden keeps from others, and returns a token
+	 * that has these scopes only.
+	 */
+	async user(name, full, { scopes = [], hidden = false } = {}) {
 		const password = `${name}'s password`;
 		await this.call('POST', '/admin/users', { username: name, full_name: full, email: `${name}@acme.dev`, password, must_change_password: false });
-		if (scopes.length === 0) return undefined;
 		const Authorization = `Basic ${Buffer.from(`${name}:${password}`).toString('base64')}`;
-		return (await this.call('POST', `/users/${name}/tokens`, { name: 'test', scopes }, { Authorization })).sha1;
+		if (hidden) await this.call('PATCH', '/user/settings', { hide_email: true }, { Authorization });
+		return scopes.length > 0 && (await this.call('POST', `/users/${name}/tokens`, { name: 'test', scopes }, { Authorization })).sha1;
 	}
 }
