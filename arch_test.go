@@ -71,6 +71,7 @@ var edges = map[string][]string{
 	"test/image":                    {},
 	"test/e2e":                      {"api", "debugadapter/daptest", "server/client"},
 	"test/gitea":                    {"test/freeport"},
+	"test/gitea/serve":              {"test/gitea"},
 	"test/run":                      {"test/gitea"},
 	"cmd/fairlead-pod/without/ebpf": {},
 }

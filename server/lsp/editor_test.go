@@ -46,8 +46,9 @@ type message struct {
 }
 
 type wireError struct {
-	Code    int    `json:"code"`
-	Message string `json:"message"`
+	Code    int             `json:"code"`
+	Message string          `json:"message"`
+	Data    json.RawMessage `json:"data,omitempty"`
 }
 
 const patience = 20 * time.Second // for what should take milliseconds, on a busy machine
@@ -134,7 +135,7 @@ func (e *editor) read(r io.Reader) {
 					reply = f(m.Params)
 				}
 				if !ok {
-					go e.send(map[string]any{"jsonrpc": "2.0", "id": m.ID, "error": wireError{-32601, "no " + m.Method}})
+					go e.send(map[string]any{"jsonrpc": "2.0", "id": m.ID, "error": wireError{Code: -32601, Message: "no " + m.Method}})
 				} else {
 					go e.send(map[string]any{"jsonrpc": "2.0", "id": m.ID, "result": reply})
 				}

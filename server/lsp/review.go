@@ -98,16 +98,19 @@ func (s *Server) reviewCreate(ctx context.Context, r api.ReviewRequest) (any, er
 	return raw(res), nil
 }
 
-// shown is an error as an editor shows it: with its next step.
+// shown is an error as an editor shows it: with its next step, and in data the first one's code, for who has more to offer.
 func shown(err error) error {
 	if err == nil || errors.Is(err, context.Canceled) {
 		return err
 	}
-	var all []string
-	for _, p := range api.Problems(err, "review") {
-		all = append(all, withHint(p))
+	problems := api.Problems(err, "review")
+	all := make([]string, len(problems))
+	for i, p := range problems {
+		all[i] = withHint(p)
 	}
-	return fmt.Errorf("%s", strings.Join(all, "; "))
+	e := jsonrpc2.NewError(codeRequestFailed, strings.Join(all, "; "))
+	e.Data = jsonrpc2.RawMessage(raw(map[string]string{"code": problems[0].Code}))
+	return e
 }
 
 func (s *Server) showReview(ctx context.Context, r api.ReviewResult) {

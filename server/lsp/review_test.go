@@ -122,8 +122,8 @@ func TestReviewByMessages(t *testing.T) {
 	if err := e.execute("fairlead.reviewCreate", map[string]any{"dir": dir}); err == nil || !strings.Contains(err.Message, "state") {
 		t.Errorf("%v", err)
 	}
-	f.err = &api.Problem{Code: "review-commit", Message: "nothing was committed", Hint: "do as the hook says"}
-	if err := e.execute("fairlead.reviewCreate", map[string]any{"dir": dir, "state": "s1"}); err == nil || !strings.Contains(err.Message, "nothing was committed (do as the hook says)") {
+	f.err = &api.Problem{Code: "review-changed", Message: "nothing was committed", Hint: "do as the hook says"}
+	if err := e.execute("fairlead.reviewCreate", map[string]any{"dir": dir, "state": "s1"}); err == nil || !strings.Contains(err.Message, "nothing was committed (do as the hook says)") || string(err.Data) != `{"code":"review-changed"}` {
 		t.Errorf("%v", err)
 	}
 }

@@ -7,6 +7,7 @@ import { choices, type Choice, type Debugging, type Started } from './debug';
 import { linkTarget, parseTarget, type JoinTarget } from './join';
 import type { Logs } from './logs';
 import { busy, refusedCalls, type Dependency, type Problem, type Service } from './protocol';
+import { review } from './review';
 import { icon, isWeb, otherMode, phaseText, serviceOf, switchWarning } from './text';
 import type { Node } from './tree';
 
@@ -69,6 +70,7 @@ export class Commands {
       vscode.window.registerUriHandler({ handleUri: (uri) => this.link(uri).catch((err: unknown) => this.failed(err)) }),
       // Its argument is a code action's, a row of the tree, or only a name or none: then the server takes what stands refused.
       add('fairlead.requestAccess', (a, raw) => this.client.execute('fairlead.requestAccess', accessArg(a, raw))),
+      add('fairlead.review', (_, raw) => review(this.client, raw)),
       add('fairlead.keep', (a) => this.keep(a)),
       add('fairlead.open', (a) => this.forService(a, 'fairlead.open', 'Open which service in the browser?', (s) => !!s.url)),
       add('fairlead.cancel', (a) => this.cancel(a)),
@@ -275,7 +277,7 @@ export class Commands {
     if (state.state === 'running') {
       items.push({ label: '$(run) Run in Environment', description: 'the active file\'s service', do: exec('fairlead.run') });
       items.push({ label: '$(debug-alt) Debug in Environment', do: exec('fairlead.debug') });
-      items.push({ label: '$(device-desktop) Run on This Machine', do: exec('fairlead.runLocal') }, { label: '$(cloud) Run on Kubernetes', do: exec('fairlead.runKubernetes') }, { label: '$(person-add) Join Environment...', description: 'a colleague\'s', do: exec('fairlead.join') });
+      items.push({ label: '$(device-desktop) Run on This Machine', do: exec('fairlead.runLocal') }, { label: '$(cloud) Run on Kubernetes', do: exec('fairlead.runKubernetes') }, { label: '$(git-pull-request-draft) Create Draft Review', do: exec('fairlead.review') }, { label: '$(person-add) Join Environment...', description: 'a colleague\'s', do: exec('fairlead.join') });
     }
     separate('Fairlead');
     items.push(

@@ -50,6 +50,14 @@ export interface Dependency {
   detail?: string;
 }
 
+/** Review is the draft review that was made last of a change in the service's repository. */
+export interface Review {
+  number: number; // 0: its forge gave none
+  url: string;
+  title: string;
+  draft: boolean;
+}
+
 export interface Service {
   name: string;
   service: string;
@@ -76,6 +84,7 @@ export interface Service {
   ms?: number;
   debug?: Debug;
   core?: string; // the core file that the last process left, in the pod
+  review?: Review;
   joined?: boolean; // it is owner's, and only followed here
   owner?: string;
   dependencies: Dependency[];
@@ -109,6 +118,40 @@ export interface Options {
   codeLens: boolean;
   trusted: boolean;
   beside: boolean;
+}
+
+/** ReviewPlan is what a draft review would be: api.ReviewPlan, as far as it is drawn. */
+export interface ReviewPlan {
+  dir: string;
+  state: string; // of what was looked at
+  branch: string;
+  new: boolean; // the branch is made
+  base: string;
+  forge: string;
+  behind: number;
+  commits: number;
+  changes: ReviewChange[];
+  message: string;
+  title: string;
+  reviewers: ReviewPerson[];
+  teams: { name: string; why: string }[];
+  existing?: Review;
+  notes: string[];
+}
+
+export interface ReviewChange {
+  path: string;
+  kind: string;
+  staged: boolean;
+  picked: boolean;
+}
+
+export interface ReviewPerson {
+  name: string;
+  login: string; // empty: the forge is not known to know them
+  why: string;
+  required: boolean;
+  asked: boolean;
 }
 
 export const servicesMethod = 'fairlead/services';
@@ -147,6 +190,25 @@ function toDependency(o: Obj): Dependency | undefined {
   return { name: str(o.name), mode: str(o.mode), engine: str(o.engine), workload: str(o.workload), why, health: str(o.health), detail: str(o.detail) };
 }
 
+function toReview(v: unknown): Review | undefined {
+  return isObj(v) && str(v.url) !== '' ? { number: num(v.number), url: str(v.url), title: str(v.title), draft: v.draft === true } : undefined;
+}
+
+export function toReviewPlan(v: unknown): ReviewPlan {
+  if (!isObj(v) || str(v.dir) === '' || str(v.state) === '') throw new Error('the agent did not say what the review would be');
+  const plan: ReviewPlan = {
+    dir: str(v.dir), state: str(v.state), branch: str(v.branch), new: v.new === true, base: str(v.base), forge: str(v.forge), behind: num(v.behind),
+    commits: Array.isArray(v.commits) ? v.commits.length : 0, message: str(v.message), title: str(v.title),
+    changes: list(v.changes, (c) => (str(c.path) === '' ? undefined : { path: str(c.path), kind: str(c.kind), staged: c.staged === true, picked: c.picked === true })),
+    reviewers: list(v.reviewers, (p) => ({ name: str(p.name) || str(p.login) || str(p.email), login: str(p.login), why: str(p.why), required: p.required === true, asked: p.asked === true })),
+    teams: list(v.teams, (t) => (str(t.name) === '' ? undefined : { name: str(t.name), why: str(t.why) })),
+    notes: Array.isArray(v.notes) ? v.notes.filter((n): n is string => typeof n === 'string' && n !== '') : [],
+  };
+  const existing = toReview(v.existing);
+  if (existing) plan.existing = existing;
+  return plan;
+}
+
 function toService(o: Obj): Service | undefined {
   if (str(o.name) === '') return undefined;
   const s: Service = {
@@ -168,6 +230,9 @@ function toService(o: Obj): Service | undefined {
     const d = o.debug;
     s.debug = { by: str(d.by), ready: d.ready === true, stopped: d.stopped === true, on_save: str(d.on_save), waiting: num(d.waiting) };
   }
+  delete s.review;
+  const review = toReview(o.review);
+  if (review) s.review = review;
   if (o.joined !== true) delete s.joined;
   s.owner = str(o.owner);
   if (str(o.core) === '') delete s.core;

@@ -1,6 +1,6 @@
 // How a service's state reads: in the status bar, the tree and the quick pick. Pure, so that a table can test it.
 
-import { busy, type Dependency, type Problem, type Service, type Services } from './protocol';
+import { busy, type Dependency, type Problem, type Review, type ReviewChange, type ReviewPlan, type Service, type Services } from './protocol';
 
 /** Client is what the extension itself knows: whether the language server's process is there. */
 export type Client =
@@ -79,6 +79,48 @@ export function keptText(s: Service, now = new Date()): string {
   if (Number.isNaN(until.getTime()) || until <= now) return '';
   const day = until.toDateString() === now.toDateString() ? '' : `${until.toLocaleDateString(undefined, { weekday: 'short', month: 'short', day: 'numeric' })} `;
   return `kept until ${day}${until.toLocaleTimeString(undefined, { hour: '2-digit', minute: '2-digit' })}`;
+}
+
+/** reviewText names a review as a row of its service does. */
+export const reviewText = (r: Review): string => (r.draft ? 'Draft review' : 'Review') + (r.number > 0 ? ` #${r.number}` : '');
+
+/** reviewTitle says above every step of a draft review what it is a step of. */
+export function reviewTitle(p: ReviewPlan): string {
+  const what = p.existing ? `Update Review${p.existing.number > 0 ? ` #${p.existing.number}` : ''}` : 'Create Draft Review';
+  return `${what}: ${p.new ? 'new branch ' : ''}${p.branch} for ${p.base} on ${p.forge}`;
+}
+
+export const changeText = (c: ReviewChange): string => (c.staged ? `${c.kind}, staged` : c.kind);
+
+export interface ReviewRow {
+  label: string;
+  description: string;
+  detail: string;
+  login?: string;
+  team?: string;
+}
+
+/** reviewRows are those who can be asked, first those who must be. Nobody is ticked. */
+export function reviewRows(p: ReviewPlan): ReviewRow[] {
+  const people = p.reviewers.filter((r) => r.login !== '').map((r) => ({
+    must: r.required,
+    row: {
+      label: `$(${r.required ? 'shield' : 'account'}) ${r.name}`, detail: r.why, login: r.login,
+      description: [r.login, r.required ? 'must be asked' : '', r.asked ? 'asked already' : ''].filter(Boolean).join(' · '),
+    },
+  }));
+  const teams = p.teams.map((t) => ({ label: `$(organization) ${t.name}`, description: 'team · must be asked', detail: t.why, team: t.name }));
+  return [...people.filter((x) => x.must).map((x) => x.row), ...teams, ...people.filter((x) => !x.must).map((x) => x.row)];
+}
+
+/** reviewNotes are what a plan says beside what can be picked; empty: nothing. */
+export function reviewNotes(p: ReviewPlan): string {
+  const others = p.reviewers.filter((r) => r.login === '').map((r) => `${r.name} (${r.why})`);
+  return [
+    ...p.notes,
+    p.behind > 0 ? `${p.base} has ${p.behind === 1 ? '1 commit' : `${p.behind} commits`} that ${p.new ? 'this work tree' : p.branch} lacks` : '',
+    others.length > 0 ? `could review too, but not by a login that is known here: ${others.join(', ')}` : '',
+  ].filter(Boolean).join('. ');
 }
 
 /** phaseText is the phase in words, with its reason or its time. */

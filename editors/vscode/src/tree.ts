@@ -1,11 +1,11 @@
 import * as vscode from 'vscode';
 import type { Client } from './client';
 import { busy, type Dependency, type Forward, type Problem, type Service } from './protocol';
-import { debugText, dependencyText, keptText, details, icon, otherMode, phaseText, place, short, shortDigest, tone, where } from './text';
+import { debugText, dependencyText, keptText, details, icon, isWeb, otherMode, phaseText, place, reviewText, short, shortDigest, tone, where } from './text';
 
 export type Node =
   | { kind: 'service'; service: Service }
-  | { kind: 'url' | 'owner' | 'generation' | 'where' | 'process' | 'debug' | 'clients' | 'template'; service: Service }
+  | { kind: 'url' | 'owner' | 'generation' | 'where' | 'process' | 'debug' | 'clients' | 'template' | 'review'; service: Service }
   | { kind: 'port'; service: Service; port: Forward }
   | { kind: 'dependency'; service: Service; dependency: Dependency }
   | { kind: 'problem'; service: Service; problem: Problem; index: number };
@@ -41,6 +41,7 @@ export class Environments implements vscode.TreeDataProvider<Node>, vscode.Dispo
     const s = node.service;
     const out: Node[] = s.problems.map((problem, index) => ({ kind: 'problem', service: s, problem, index }));
     if (s.url) out.push({ kind: 'url', service: s });
+    if (s.review) out.push({ kind: 'review', service: s });
     if (s.joined) out.push({ kind: 'owner', service: s });
     for (const port of s.ports) if (!port.main || port.url !== s.url) out.push({ kind: 'port', service: s, port });
     for (const dependency of s.dependencies) if (dependency.mode !== 'off') out.push({ kind: 'dependency', service: s, dependency });
@@ -78,6 +79,16 @@ export class Environments implements vscode.TreeDataProvider<Node>, vscode.Dispo
         item.command = { title: 'Open in Browser', command: 'fairlead.open', arguments: [{ name: s.name }] };
         icon_('globe');
         break;
+      case 'review': {
+        const r = s.review!;
+        item.label = reviewText(r);
+        item.description = short(r.title, 80);
+        item.contextValue = 'review';
+        item.tooltip = [r.title, r.url].filter(Boolean).join('\n');
+        if (isWeb(r.url)) item.command = { title: 'Open in Browser', command: 'vscode.open', arguments: [vscode.Uri.parse(r.url, true)] };
+        icon_(r.draft ? 'git-pull-request-draft' : 'git-pull-request');
+        break;
+      }
       case 'owner':
         item.label = `Of ${s.owner || 'somebody else'}`;
         item.description = 'followed from here';

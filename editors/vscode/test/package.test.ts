@@ -67,7 +67,8 @@ test('the agent\'s words are ours', () => {
   assert.deepEqual([...taken].filter((t) => t !== 'buildDiagnostics').sort(), ['beside', 'codeLens', 'on', 'openBrowser', 'trusted']);
   const commands = [...`${read(repository, 'server/lsp/execute_command.go')}${read(repository, 'server/lsp/debug.go')}`.matchAll(/^\tcommand\w+\s+= "(fairlead\.\w+)"/gm)].map((m) => m[1]!);
   assert.ok(commands.length >= 11);
-  for (const x of commands) assert.ok(read(root, 'src/commands.ts').includes(`add('${x}'`), x);
+  // Two are steps of a command that asks in between.
+  for (const x of commands) assert.ok(read(root, 'src/commands.ts').includes(`add('${x}'`) || read(root, 'src/review.ts').includes(`execute('${x}'`), x);
 });
 
 test('what is installed is pinned, and from no host in particular', () => {

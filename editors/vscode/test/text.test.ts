@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { toServices, type Service, type Services } from '../src/protocol';
-import { debugText, dependencyText, details, escape, isWeb, keptText, otherMode, serviceOf, short, shown, status, switchWarning, type Client } from '../src/text';
+import { toReviewPlan, toServices, type ReviewPlan, type Service, type Services } from '../src/protocol';
+import { changeText, debugText, dependencyText, details, escape, isWeb, keptText, otherMode, reviewNotes, reviewRows, reviewText, reviewTitle, serviceOf, short, shown, status, switchWarning, type Client } from '../src/text';
 
 const service = (o: object): Service => toServices({ agent: { connected: true }, services: [{ name: 'orders-ada-1', service: 'orders', provider: 'local', dir: '/w/orders', ...o }] }).services[0]!;
 const all = (...s: Service[]): Services => ({ agent: { connected: true }, services: s });
@@ -114,4 +114,29 @@ test('how long an environment is kept', () => {
   assert.equal(keptText(service({ keep_until: new Date(2026, 10, 26, 8, 0).toISOString() }), now), '', 'it is over');
   assert.match(keptText(service({ keep_until: new Date(2026, 10, 26, 18, 30).toISOString() }), now), /^kept until (18:30|06:30 PM)$/);
   assert.match(keptText(service({ keep_until: new Date(2026, 10, 29, 18, 30).toISOString() }), now), /^kept until .*29.*(18:30|06:30 PM)$/);
+});
+
+test('what a plan of a review says, in rows and words', () => {
+  const plan = (o: object): ReviewPlan => toReviewPlan({ dir: '/w/shop', state: 's1', branch: 'fix-total', base: 'main', forge: 'Gitea (team/shop)', commits: [], ...o });
+  assert.throws(() => toReviewPlan({ dir: '/w/shop' }), /did not say what the review would be/, 'a plan that cannot be agreed to');
+  assert.equal(reviewTitle(plan({ new: true })), 'Create Draft Review: new branch fix-total for main on Gitea (team/shop)');
+  assert.equal(reviewTitle(plan({ existing: { number: 7, url: 'http://x/7' } })), 'Update Review #7: fix-total for main on Gitea (team/shop)');
+  const p = plan({
+    commits: [{}, {}], behind: 2, changes: [{ path: 'a.go', kind: 'modified', staged: true, picked: true }, { kind: 'untracked' }, 'x'], notes: ['the clone is shallow', 7],
+    reviewers: [{ name: 'Jo', login: 'jo', why: 'wrote it' }, { name: 'Al', why: 'reviewed you' }, { name: 'Bo', login: 'bo', why: 'owns it', required: true, asked: true }], teams: [{ name: 'payments', why: 'owns billing/' }, {}],
+  });
+  assert.equal(p.commits, 2);
+  assert.deepEqual(p.changes.map((c) => [c.path, changeText(c), c.picked]), [['a.go', 'modified, staged', true]]);
+  // Those who must be asked come first, and who has no login is not offered; no row begins ticked.
+  assert.deepEqual(reviewRows(p), [
+    { label: '$(shield) Bo', description: 'bo · must be asked · asked already', detail: 'owns it', login: 'bo' },
+    { label: '$(organization) payments', description: 'team · must be asked', detail: 'owns billing/', team: 'payments' },
+    { label: '$(account) Jo', description: 'jo', detail: 'wrote it', login: 'jo' },
+  ]);
+  assert.equal(reviewNotes(p), 'the clone is shallow. main has 2 commits that fix-total lacks. could review too, but not by a login that is known here: Al (reviewed you)');
+  assert.equal(reviewNotes(plan({ new: true, behind: 1 })), 'main has 1 commit that this work tree lacks');
+  assert.equal(reviewNotes(plan({})), '');
+  assert.equal(reviewText(service({ review: { number: 7, url: 'http://x/7', title: 'Fix total', draft: true } }).review!), 'Draft review #7');
+  assert.equal(reviewText({ number: 0, url: 'http://x', title: '', draft: false }), 'Review');
+  assert.equal(service({ review: { number: 7 } }).review, undefined, 'a review without a page');
 });

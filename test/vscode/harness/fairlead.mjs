@@ -2,6 +2,8 @@
 import { eventually } from './wait.mjs';
 import { Workbench } from './workbench.mjs';
 
+const reviewButton = '.action-label[aria-label^="Create Draft Review"]';
+
 export class Fairlead {
 	constructor(wb) { this.wb = wb; }
 
@@ -30,6 +32,30 @@ export class Fairlead {
 	get runButton() { return this.wb.titleButton('Run in Environment'); }
 
 	get debugButton() { return this.wb.titleButton('Debug in Environment'); }
+
+	/** reviewTitle is Source Control's, with reviewButton in it. */
+	get reviewTitle() { return this.wb.page.locator('.pane-header', { has: this.wb.page.locator(reviewButton) }); }
+
+	get reviewButton() { return this.reviewTitle.locator(reviewButton); }
+
+	/** step waits until the quick input has this title, and says so. */
+	async step(title, what) {
+		await this.wb.quick.locator('.quick-input-title', { hasText: title }).waitFor();
+		if (what instanceof RegExp) await this.wb.quick.locator('.quick-input-message', { hasText: what }).waitFor();
+		else await this.wb.quick.locator(`input.input[placeholder^="${what}"]`).waitFor();
+	}
+
+	/** picks are the rows of a list of several, by their first words: whether each is ticked. */
+	async picks() {
+		const rows = this.wb.quick.locator('.monaco-list-row');
+		await rows.first().waitFor();
+		return Object.fromEntries(await rows.evaluateAll((all) => all.map((r) => [r.querySelector('.label-name').textContent.trim(), r.querySelector('[aria-checked]')?.getAttribute('aria-checked') === 'true'])));
+	}
+
+	pickRow(text) { return this.wb.quick.locator('.monaco-list-row', { hasText: text }).first(); }
+
+	/** accept takes the step as it is. */
+	accept() { return this.wb.quick.locator('input.input').press('Enter'); }
 
 	command(title) { return this.wb.palette(`Fairlead: ${title}`); }
 
