@@ -13,6 +13,7 @@ import (
 	"fairlead.dev/api"
 	"fairlead.dev/server/client"
 	"fairlead.dev/server/lsp"
+	"fairlead.dev/server/review"
 	"fairlead.dev/server/settings"
 )
 
@@ -37,7 +38,7 @@ says how to set up an editor.`,
 			code := lsp.Serve(c.Context(), os.Stdin, os.Stdout, lsp.Options{
 				Agent:   func(editor string) lsp.Agent { return newLSPAgent(f, editor) },
 				Version: version, Environ: os.Environ(), StateDir: f.state,
-				Reviews: lspReviews{f},
+				Reviews: lspReviews{f, &review.Memory{}},
 				Logger:  slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level})),
 			})
 			if code != 0 {

@@ -62,7 +62,7 @@ there stays. On a terminal it asks; elsewhere it does what the flags say.`,
 				return err
 			}
 			ask := !yes && !asJSON && interactive(os.Stdin) && interactive(os.Stderr)
-			r := reviews{f: f, env: os.Environ(), alone: !ask}
+			r := reviews{f: f, env: os.Environ(), alone: !ask, memory: &review.Memory{}}
 			tell := progressLine(stderr, !asJSON)
 			plan, err := r.plan(c.Context(), req, tell)
 			tell("")
@@ -139,9 +139,10 @@ func progressLine(w io.Writer, on bool) func(string) {
 
 // reviews makes draft reviews for a front end of this machine, whose environment and terminal git has.
 type reviews struct {
-	f     folders
-	env   []string
-	alone bool
+	f      folders
+	env    []string
+	alone  bool
+	memory *review.Memory
 }
 
 // options are what the settings of a folder and its environments say of its reviews.
@@ -161,7 +162,7 @@ func (r reviews) options(ctx context.Context, dir string, tell func(string)) (re
 		return review.Options{}, &api.Problem{Code: "no-home", Message: "find your configuration: " + err.Error(), Hint: "set HOME"}
 	}
 	return review.Options{Dir: dir, Env: r.env, Alone: r.alone, Home: home, Cache: filepath.Join(r.f.cache, "history"), Base: l.Review.Base, TicketURL: l.Review.Ticket, Templates: l.Review.Templates,
-		Environment: r.environment(ctx, dir), Progress: tell}, nil
+		Environment: r.environment(ctx, dir), Progress: tell, Memory: r.memory}, nil
 }
 
 func (r reviews) plan(ctx context.Context, req api.ReviewRequest, tell func(string)) (api.ReviewPlan, error) {
@@ -411,9 +412,14 @@ func printReview(w, errs io.Writer, p api.ReviewPlan, r api.ReviewResult) {
 }
 
 // lspReviews makes reviews for an editor, whose terminal nobody sees.
-type lspReviews struct{ f folders }
+type lspReviews struct {
+	f      folders
+	memory *review.Memory
+}
 
-func (l lspReviews) reviews() reviews { return reviews{f: l.f, env: os.Environ(), alone: true} }
+func (l lspReviews) reviews() reviews {
+	return reviews{f: l.f, env: os.Environ(), alone: true, memory: l.memory}
+}
 
 // Plan is lsp.Reviews'.
 func (l lspReviews) Plan(ctx context.Context, r api.ReviewRequest, tell func(string)) (api.ReviewPlan, error) {

@@ -23,7 +23,10 @@ const undoLimit = 10 * time.Second
 // branch whose commit failed: that is taken back.
 func Create(ctx context.Context, o Options, req api.ReviewRequest) (api.ReviewResult, error) {
 	o.Base, o.Template, o.Ticket = cmp.Or(req.Base, o.Base), cmp.Or(req.Template, o.Template), cmp.Or(req.Ticket, o.Ticket)
-	p, err := prepare(ctx, o, false)
+	p, err := o.Memory.recall(ctx, o, req)
+	if err == nil && p == nil {
+		p, err = prepare(ctx, o, false)
+	}
 	if err != nil {
 		return api.ReviewResult{}, err
 	}
@@ -38,11 +41,32 @@ func Create(ctx context.Context, o Options, req api.ReviewRequest) (api.ReviewRe
 		return res, err
 	}
 	res.Branch, res.Pushed = p.Branch, p.Unpushed
+	if res.Commit != "" {
+		res.Pushed++
+	}
+	made := res.Commit != "" || p.New // what was found out before is not all of it
 	if p.forge.Kind == forge.Gerrit {
+		if made {
+			if err := p.again(ctx, o); err != nil {
+				return res, err
+			}
+		}
 		return p.pushForReview(ctx, o, req, res)
 	}
 	o.progress("pushing %s to %s", p.Branch, p.places.push)
-	if err := p.push(ctx); err != nil {
+	// What the review says is found out beside the push, which is waited for longest.
+	pushed := make(chan error, 1)
+	go func(t tree, branch, remote string) { pushed <- t.push(ctx, remote, branch) }(*p.tree, p.Branch, p.places.push)
+	if made {
+		err = p.again(ctx, o)
+	}
+	if err == nil && p.can {
+		p.existing, err = p.forge.Find(ctx, p.head, p.Base) // the branch may have got one since the plan was made
+	}
+	if err := <-pushed; err != nil {
+		return res, err
+	}
+	if err != nil {
 		return res, err
 	}
 	if !p.can {
@@ -116,6 +140,7 @@ func (p *prepared) prepareBranch(ctx context.Context, o Options, req api.ReviewR
 				t.change(undo, nil, "branch", "--delete", "--force", name) // it is at the commit that HEAD is at
 			}
 		}()
+		p.Branch, p.head.Branch = name, name
 	}
 	if len(files) > 0 {
 		o.progress("committing %d files", len(files))
@@ -123,10 +148,10 @@ func (p *prepared) prepareBranch(ctx context.Context, o Options, req api.ReviewR
 			return "", err
 		}
 	}
-	return commit, p.again(ctx, o)
+	return commit, nil
 }
 
-// again looks once more, after a branch or a commit was made.
+// again looks once more, after a branch or a commit was made. The branch is pushed meanwhile.
 func (p *prepared) again(ctx context.Context, o Options) error {
 	t, err := look(ctx, p.tree.top, p.tree.env, p.tree.alone)
 	if err != nil {
@@ -243,21 +268,20 @@ func tail(out string) string {
 }
 
 // push adds the branch's commits to the remote's branch.
-func (p *prepared) push(ctx context.Context) error {
-	t := p.tree
+func (t *tree) push(ctx context.Context, remote, branch string) error {
 	args := []string{"push"}
 	if _, err := os.Lstat(filepath.Join(t.top, ".gitmodules")); err == nil && t.config(ctx, "push.recurseSubmodules") == "" && t.config(ctx, "submodule.recurse") == "" {
 		args = append(args, "--recurse-submodules=check") // a review whose submodule nobody else has is none
 	}
-	if t.config(ctx, "branch."+p.Branch+".merge") == "" {
+	if t.config(ctx, "branch."+branch+".merge") == "" {
 		args = append(args, "--set-upstream")
 	}
-	args = append(args, p.places.push, "refs/heads/"+p.Branch+":refs/heads/"+p.Branch)
+	args = append(args, remote, "refs/heads/"+branch+":refs/heads/"+branch)
 	out, err := t.change(ctx, nil, args...)
-	return p.pushProblem(err, out)
+	return pushProblem(branch+" to "+remote, err, out)
 }
 
-func (p *prepared) pushProblem(err error, out string) error {
+func pushProblem(what string, err error, out string) error {
 	if err == nil {
 		return nil
 	}
@@ -267,22 +291,19 @@ func (p *prepared) pushProblem(err error, out string) error {
 	if strings.Contains(out, "submodule paths contain changes that can") {
 		return &api.Problem{Code: "review-submodule", Message: "a submodule's commit is not pushed: " + tail(out), Hint: "push it from the submodule first"}
 	}
-	return gitProblem("push "+p.Branch+" to "+p.places.push, err, cmp.Or(tail(out), "see what git push says"))
+	return gitProblem("push "+what, err, cmp.Or(tail(out), "see what git push says"))
 }
 
 // open opens the draft, or updates the one that is there: parts of its text that its author has edited stay.
 func (p *prepared) open(ctx context.Context, req api.ReviewRequest, res *api.ReviewResult) (*forge.Review, error) {
-	// The branch may have got one since the plan was made.
-	r, err := p.forge.Find(ctx, p.head, p.Base)
-	if err != nil {
-		return nil, err
-	}
+	r := p.existing
 	if r == nil {
 		d := forge.Draft{Head: p.head, Base: p.Base, Title: cut(cmp.Or(strings.TrimSpace(req.Title), p.Title), 250), Body: p.Body}
 		if req.Body != nil {
 			d.Body = *req.Body
 		}
-		if r, err = p.forge.Create(ctx, d); err != nil {
+		r, err := p.forge.Create(ctx, d)
+		if err != nil {
 			return nil, err
 		}
 		res.Made = true
@@ -328,7 +349,7 @@ func (p *prepared) pushForReview(ctx context.Context, o Options, req api.ReviewR
 	}
 	o.progress("pushing for review to %s", p.places.push)
 	out, err := p.tree.change(ctx, nil, "push", p.places.push, spec)
-	if err := p.pushProblem(err, out); err != nil {
+	if err := pushProblem(p.Branch+" for review to "+p.places.push, err, out); err != nil {
 		return res, err
 	}
 	changes := forge.GerritChanges(out)

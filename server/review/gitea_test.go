@@ -74,6 +74,7 @@ func TestGitea(t *testing.T) {
 	g.API(t, tokens["mira"], http.MethodPost, "/repos/mira/shop/issues", map[string]string{"title": "The total is wrong"}, &issue)
 
 	o := r.options()
+	o.Memory = &Memory{}
 	asked := 0
 	o.Environment = func(context.Context) *Environment {
 		asked++

@@ -36,6 +36,8 @@ type Options struct {
 	Environment func(context.Context) *Environment
 	// Progress is told what is done, in a few words.
 	Progress func(string)
+	// Memory, unless nil, has the last plan for Create.
+	Memory *Memory
 
 	now func() time.Time // a test's
 }
@@ -72,6 +74,8 @@ type prepared struct {
 	template string
 	sections []section
 	existing *forge.Review
+
+	mu sync.Mutex // of the notes, while what is asked for is on its way
 }
 
 // Plan looks at a work tree and says what its review would be. Its errors are *api.Problem.
@@ -80,7 +84,49 @@ func Plan(ctx context.Context, o Options) (api.ReviewPlan, error) {
 	if err != nil {
 		return api.ReviewPlan{}, err
 	}
-	return p.ReviewPlan, nil
+	plan := p.ReviewPlan
+	o.Memory.keep(p, o)
+	return plan, nil
+}
+
+// Memory has the last plan, so that what is agreed to a moment later needs no look at everything again: only at whether the work tree is
+// as it was.
+type Memory struct {
+	mu   sync.Mutex
+	last *prepared
+	of   Options
+}
+
+func (m *Memory) keep(p *prepared, o Options) {
+	if m != nil {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.last, m.of = p, o
+	}
+}
+
+// recall takes the plan that a request is about, with the work tree as it is now; nil where there is none that still holds.
+func (m *Memory) recall(ctx context.Context, o Options, req api.ReviewRequest) (*prepared, error) {
+	if m == nil || req.State == "" {
+		return nil, nil
+	}
+	m.mu.Lock()
+	p, of := m.last, m.of
+	m.last = nil // what it is used for changes it
+	m.mu.Unlock()
+	if p == nil || p.State != req.State || o.Base != of.Base && o.Base != p.Base || o.Template != of.Template || o.Ticket != of.Ticket || o.TicketURL != of.TicketURL {
+		return nil, nil
+	}
+	o.progress("looking at the work tree")
+	t, err := look(ctx, o.Dir, o.Env, o.Alone)
+	if err != nil || t.doing != "" || len(t.clash) > 0 {
+		return nil, err
+	}
+	if now, err := t.state(ctx); err != nil || now != p.State {
+		return nil, err
+	}
+	p.tree = t
+	return p, nil
 }
 
 func (o *Options) progress(format string, args ...any) {
@@ -104,10 +150,13 @@ func prepare(ctx context.Context, o Options, suggest bool) (*prepared, error) {
 	}
 	p := &prepared{tree: t}
 	p.Dir, p.Commit, p.Changes, p.Reviewers = t.top, t.head, t.changes, []api.ReviewPerson{}
+	ctx, cancel := context.WithCancel(ctx) // what is under way ends with what fails
+	defer cancel()
+	var stateErr error
+	var wg sync.WaitGroup
+	wg.Go(func() { p.State, stateErr = t.state(ctx) })
+	defer wg.Wait()
 	if p.places, err = t.places(ctx, o.Base); err != nil {
-		return nil, err
-	}
-	if p.State, err = t.state(ctx); err != nil {
 		return nil, err
 	}
 	if err := p.findForge(ctx, o); err != nil {
@@ -116,14 +165,22 @@ func prepare(ctx context.Context, o Options, suggest bool) (*prepared, error) {
 	if err := p.compare(ctx); err != nil {
 		return nil, err
 	}
+	found := p.ask(ctx, o, suggest)
 	if err := p.describe(ctx, o); err != nil {
+		cancel()
+		found()
 		return nil, err
 	}
-	p.askForge(ctx, o, suggest)
+	found()
+	if wg.Wait(); stateErr != nil {
+		return nil, stateErr
+	}
 	return p, ctx.Err()
 }
 
 func (p *prepared) note(format string, args ...any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if n := fmt.Sprintf(format, args...); !slices.Contains(p.Notes, n) {
 		p.Notes = append(p.Notes, n)
 	}
@@ -251,6 +308,11 @@ func (p *prepared) compare(ctx context.Context) error {
 		return &api.Problem{Code: "review-base", Message: "HEAD and " + p.places.ref + " have no commit in common that is known here", Hint: hint}
 	}
 	p.from = from
+	// With HEAD detached, or on the base branch itself, which is for what has been reviewed, the change is put on a branch of its own.
+	p.New = t.branch == "" || t.branch == p.places.branch && p.head.Owner == ""
+	if !p.New {
+		p.head.Branch = t.branch
+	}
 	out, err := t.read(ctx, "log", "--reverse", "-n", strconv.Itoa(maxCommits), "--format=%H%x00%s", p.from+"..HEAD")
 	if err != nil {
 		return gitProblem("list the commits", err, "see what git log says")
@@ -344,13 +406,10 @@ func (p *prepared) describe(ctx context.Context, o Options) error {
 		p.ticket.address(o.TicketURL)
 		p.Ticket = &p.ticket.ReviewTicket
 	}
-	switch {
-	case t.branch != "" && (t.branch != p.places.branch || p.head.Owner != ""):
-		p.Branch = t.branch
-	default: // HEAD is detached, or the base branch itself, which is for what has been reviewed
-		p.Branch, p.New = t.newBranch(ctx, p.places.push, p.Title, p.ticket), true
+	if p.Branch = t.branch; p.New {
+		p.Branch = t.newBranch(ctx, p.places.push, p.Title, p.ticket)
+		p.head.Branch = p.Branch
 	}
-	p.head.Branch = p.Branch
 	p.Unpushed = len(p.Commits)
 	if ref := "refs/remotes/" + p.places.push + "/" + p.Branch; !p.New && t.yes(ctx, "rev-parse", "--verify", "--quiet", ref) {
 		if n, err := t.line(ctx, "rev-list", "--count", ref+"..HEAD"); err == nil {
@@ -426,23 +485,18 @@ func withoutTrailers(s string) string {
 	return strings.TrimSpace(ticketLine.ReplaceAllString(strings.Join(parts, "\n\n"), ""))
 }
 
-// askForge finds the review that there is and who could review, at once. What cannot be found out is noted: a review can do without.
-func (p *prepared) askForge(ctx context.Context, o Options, suggest bool) {
+// ask begins to find the review that there is and who could review; found waits for it. What cannot be found out is noted: a review can
+// do without. Only the forge's answers are waited for no longer than forgeLimit: a history that is read for the first time takes what it
+// takes, with its progress told.
+func (p *prepared) ask(ctx context.Context, o Options, suggest bool) (found func()) {
 	o.progress("looking for reviewers")
-	ctx, cancel := context.WithTimeout(ctx, forgeLimit)
-	defer cancel()
+	limited, cancel := context.WithTimeout(ctx, forgeLimit)
 	var wg sync.WaitGroup
-	var mu sync.Mutex
-	note := func(format string, args ...any) {
-		mu.Lock()
-		defer mu.Unlock()
-		p.note(format, args...)
-	}
 	if p.can && !p.New {
 		wg.Go(func() {
-			r, err := p.forge.Find(ctx, p.head, p.Base)
+			r, err := p.forge.Find(limited, p.head, p.Base)
 			if err != nil {
-				note("whether the branch has a review is not known: %s", said(err))
+				p.note("whether the branch has a review is not known: %s", said(err))
 				return
 			}
 			if p.existing = r; r != nil {
@@ -454,8 +508,8 @@ func (p *prepared) askForge(ctx context.Context, o Options, suggest bool) {
 	if p.can && suggest {
 		wg.Go(func() {
 			var err error
-			if people, err = p.forge.People(ctx); err != nil {
-				note("who may review is not known to be complete: %s", said(err))
+			if people, err = p.forge.People(limited); err != nil {
+				p.note("who may review is not known to be complete: %s", said(err))
 			}
 		})
 	}
@@ -464,19 +518,23 @@ func (p *prepared) askForge(ctx context.Context, o Options, suggest bool) {
 	if suggest {
 		wg.Go(func() {
 			var err error
-			if h, change, err = p.history(ctx, o, note); err != nil {
-				note("no reviewers are suggested: %s", said(err))
+			if h, change, err = p.history(ctx, o); err != nil {
+				p.note("no reviewers are suggested: %s", said(err))
 			}
 		})
 	}
-	wg.Wait()
-	if h == nil {
-		return
+	return func() {
+		defer cancel()
+		if wg.Wait(); h == nil || ctx.Err() != nil {
+			return
+		}
+		if h.Unsaved != nil {
+			p.note("the history is read anew each time: %s", said(h.Unsaved))
+		}
+		limited, cancel := context.WithTimeout(ctx, forgeLimit)
+		defer cancel()
+		p.suggest(limited, h, change, people)
 	}
-	if h.Unsaved != nil {
-		p.note("the history is read anew each time: %s", said(h.Unsaved))
-	}
-	p.suggest(ctx, h, change, people)
 }
 
 func said(err error) string {
@@ -491,7 +549,7 @@ func said(err error) string {
 }
 
 // history reads what reviewers are suggested from.
-func (p *prepared) history(ctx context.Context, o Options, note func(format string, args ...any)) (*reviewer.History, reviewer.Change, error) {
+func (p *prepared) history(ctx context.Context, o Options) (*reviewer.History, reviewer.Change, error) {
 	h, err := reviewer.Open(ctx, reviewer.Source{Dir: p.tree.top, Rev: p.places.ref, Cache: o.Cache, Progress: func(done, total int) {
 		o.progress("reading the history: %d of %d commits", done, total)
 	}})
@@ -520,7 +578,7 @@ func (p *prepared) history(ctx context.Context, o Options, note func(format stri
 	}
 	if owners != nil {
 		for _, wrong := range owners.Problems {
-			note("%s:%d: %s", place, wrong.Line, wrong.Message)
+			p.note("%s:%d: %s", place, wrong.Line, wrong.Message)
 		}
 		var paths []string
 		for _, f := range c.Files {

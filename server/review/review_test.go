@@ -241,6 +241,17 @@ func TestCreateChanged(t *testing.T) {
 	if _, err := Create(t.Context(), r.options(), api.ReviewRequest{State: p.State, Files: []string{"total.go"}, Message: "x"}); problem(t, err).Code != "review-changed" {
 		t.Error(err)
 	}
+	// Also where the plan is remembered, which is for the request about it and for no other.
+	o := r.options()
+	o.Memory = &Memory{}
+	p, err := Plan(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.file("total.go", "package shop // a third\n")
+	if _, err := Create(t.Context(), o, api.ReviewRequest{State: p.State, Files: []string{"total.go"}, Message: "x"}); problem(t, err).Code != "review-changed" {
+		t.Error(err)
+	}
 	if _, err := Create(t.Context(), r.options(), api.ReviewRequest{Files: []string{"../x"}, Message: "x"}); problem(t, err).Code != "review-files" {
 		t.Error(err)
 	}

@@ -131,7 +131,7 @@ func readStatus(out string) (changes []api.ReviewChange, clash []string) {
 // state stands for what a person has seen: HEAD, the branch, and what is not committed, with the contents of it.
 func (t *tree) state(ctx context.Context) (string, error) {
 	h := sha256.New()
-	for _, s := range []string{t.head, t.branch, t.status} {
+	for _, s := range []string{t.top, t.head, t.branch, t.status} {
 		h.Write([]byte(s + "\x01"))
 	}
 	for _, args := range [][]string{{"diff", "--no-ext-diff", "--no-textconv", "--binary"}, {"diff", "--no-ext-diff", "--no-textconv", "--binary", "--cached"}} {
