@@ -35,10 +35,12 @@ says how to set up an editor.`,
 			if debug {
 				level = slog.LevelDebug
 			}
+			memory := &review.Memory{}
+			defer memory.Close()
 			code := lsp.Serve(c.Context(), os.Stdin, os.Stdout, lsp.Options{
 				Agent:   func(editor string) lsp.Agent { return newLSPAgent(f, editor) },
 				Version: version, Environ: os.Environ(), StateDir: f.state,
-				Reviews: lspReviews{f, &review.Memory{}},
+				Reviews: lspReviews{f, memory},
 				Logger:  slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level})),
 			})
 			if code != 0 {

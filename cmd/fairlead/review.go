@@ -63,6 +63,7 @@ there stays. On a terminal it asks; elsewhere it does what the flags say.`,
 			}
 			ask := !yes && !asJSON && interactive(os.Stdin) && interactive(os.Stderr)
 			r := reviews{f: f, env: os.Environ(), alone: !ask, memory: &review.Memory{}}
+			defer r.memory.Close()
 			tell := progressLine(stderr, !asJSON)
 			plan, err := r.plan(c.Context(), req, tell)
 			tell("")

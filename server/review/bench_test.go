@@ -50,6 +50,7 @@ func BenchmarkReview(b *testing.B) {
 	r.git("fetch", "-q", "origin")
 	o := r.options()
 	o.Memory = &Memory{}
+	defer o.Memory.Close()
 	o.now = func() time.Time { return bench.End }
 	// once makes a review of five edited files on a branch of its own.
 	n := 0
@@ -83,6 +84,7 @@ func BenchmarkReview(b *testing.B) {
 		return plan, time.Since(start)
 	}
 	firstPlan, firstCreate := once()
+	o.Memory.wg.Wait() // the rest of the history
 	var plans, creates, sums, floors []time.Duration
 	for b.Loop() {
 		p, c := once()

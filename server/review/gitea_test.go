@@ -75,6 +75,7 @@ func TestGitea(t *testing.T) {
 
 	o := r.options()
 	o.Memory = &Memory{}
+	defer o.Memory.Close()
 	asked := 0
 	o.Environment = func(context.Context) *Environment {
 		asked++

@@ -55,6 +55,10 @@ const (
 	maxCommits = 250 // that are listed: GitHub's own limit
 	// maxUnknown bounds how many of the suggested are looked for on the forge: each may be a request, and the first are those who matter.
 	maxUnknown = 8
+	// recentCommits are enough for the first suggestions in a large repository: a second of reading, in place of one for each ten
+	// thousand. meanwhileAfter is when the rest is begun, unless something else is begun: not while somebody waits for the draft.
+	recentCommits  = 10_000
+	meanwhileAfter = 3 * time.Second
 	// blameLimit bounds how long it is found out whose lines are edited: the rest of the ranking does without.
 	blameLimit = 400 * time.Millisecond
 	// forgeLimit bounds what is asked of the forge for a plan. What is missing then is noted.
@@ -91,10 +95,51 @@ func Plan(ctx context.Context, o Options) (api.ReviewPlan, error) {
 
 // Memory has the last plan, so that what is agreed to a moment later needs no look at everything again: only at whether the work tree is
 // as it was.
+//
+// It has a goroutine for what is read of a history meanwhile, which ends with Close. The zero value is ready.
 type Memory struct {
 	mu   sync.Mutex
 	last *prepared
 	of   Options
+
+	cancel context.CancelFunc // of what is done meanwhile; nil: nothing is
+	closed bool
+	wg     sync.WaitGroup
+}
+
+// meanwhile does something that nobody waits for, one at a time.
+func (m *Memory) meanwhile(f func(context.Context)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed || m.cancel != nil {
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	m.cancel = cancel
+	m.wg.Go(func() {
+		defer cancel()
+		t := time.NewTimer(meanwhileAfter)
+		defer t.Stop()
+		select {
+		case <-t.C:
+			f(ctx)
+		case <-ctx.Done():
+		}
+		m.mu.Lock()
+		m.cancel = nil
+		m.mu.Unlock()
+	})
+}
+
+// Close ends what is done meanwhile, and waits for that.
+func (m *Memory) Close() {
+	m.mu.Lock()
+	m.closed = true
+	if m.cancel != nil {
+		m.cancel()
+	}
+	m.mu.Unlock()
+	m.wg.Wait()
 }
 
 func (m *Memory) keep(p *prepared, o Options) {
@@ -550,11 +595,22 @@ func said(err error) string {
 
 // history reads what reviewers are suggested from.
 func (p *prepared) history(ctx context.Context, o Options) (*reviewer.History, reviewer.Change, error) {
-	h, err := reviewer.Open(ctx, reviewer.Source{Dir: p.tree.top, Rev: p.places.ref, Cache: o.Cache, Progress: func(done, total int) {
+	src := reviewer.Source{Dir: p.tree.top, Rev: p.places.ref, Cache: o.Cache, Progress: func(done, total int) {
 		o.progress("reading the history: %d of %d commits", done, total)
-	}})
+	}}
+	if o.Memory != nil { // the rest can be read meanwhile
+		src.Recent = recentCommits
+	}
+	h, err := reviewer.Open(ctx, src)
 	if err != nil {
 		return nil, reviewer.Change{}, err
+	}
+	if h.Partial {
+		p.note("reviewers are suggested from the newest %d commits this time; the others are read meanwhile", recentCommits)
+		o.Memory.meanwhile(func(ctx context.Context) {
+			src.Recent, src.Progress = 0, nil
+			reviewer.Open(ctx, src) // what goes wrong is told the next time
+		})
 	}
 	c := reviewer.Change{Time: time.Now()}
 	if o.now != nil {

@@ -1,8 +1,11 @@
 package review
 
 import (
+	"context"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -260,4 +263,32 @@ func TestSlug(t *testing.T) {
 			t.Errorf("%q: %q", in, got)
 		}
 	}
+}
+
+// What nobody waits for is done later, once at a time, and not after the end.
+func TestMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &Memory{}
+		var done, ended int
+		m.meanwhile(func(context.Context) { done++ })
+		m.meanwhile(func(context.Context) { done += 10 })
+		time.Sleep(meanwhileAfter - 1)
+		synctest.Wait()
+		if done != 0 {
+			t.Error("it was not left for later")
+		}
+		time.Sleep(1)
+		synctest.Wait()
+		if done != 1 {
+			t.Errorf("done %d", done)
+		}
+		m.meanwhile(func(ctx context.Context) { <-ctx.Done(); ended++ })
+		time.Sleep(meanwhileAfter)
+		m.Close()
+		m.meanwhile(func(context.Context) { ended += 10 })
+		time.Sleep(meanwhileAfter)
+		if ended != 1 {
+			t.Errorf("ended %d", ended)
+		}
+	})
 }

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -29,6 +30,9 @@ type Source struct {
 	Rev string
 	// Cache is the folder of the index files. One is a few megabytes for a large repository; any can be deleted at any time.
 	Cache string
+	// Recent, unless 0, is how many of the newest commits are enough where there is no index yet: then no more are read, and nothing is
+	// kept. Read whole at leisure, the next time has all.
+	Recent int
 	// Progress, unless nil, is told how many commits of how many are read, from several goroutines.
 	Progress func(done, total int)
 }
@@ -37,6 +41,7 @@ type Source struct {
 type History struct {
 	Tip     string // the newest commit's hash
 	Shallow bool   // the clone lacks its beginnings: what was before is not known
+	Partial bool   // only Source.Recent commits were read
 	// Unsaved is why the index was not kept, so that the next Open reads all again; nil where it was.
 	Unsaved error
 
@@ -118,7 +123,7 @@ func Open(ctx context.Context, src Source) (*History, error) {
 			Hint: "`git fetch --refetch --filter=blob:none` brings them, without the files' contents"}
 	}
 
-	x, unsaved := load(ctx, g, src, where[0], tip[0], shallow, rev)
+	x, partial, unsaved := load(ctx, g, src, where[0], tip[0], shallow, rev)
 	if x == nil {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
@@ -130,7 +135,7 @@ func Open(ctx context.Context, src Source) (*History, error) {
 		return nil, g.unreadable(rev, err)
 	}
 	h := newHistory(x, identities)
-	h.git, h.Unsaved = g, unsaved
+	h.git, h.Unsaved, h.Partial = g, unsaved, partial
 	return h, nil
 }
 
@@ -161,10 +166,10 @@ func newHistory(x *index, identities []identity) *History {
 	return h
 }
 
-// load gets the index as of tip. The error beside an index is why it was not saved.
-func load(ctx context.Context, g git, src Source, common, tip, shallow, rev string) (*index, error) {
+// load gets the index as of tip, or a partial one. The error beside an index is why it was not saved.
+func load(ctx context.Context, g git, src Source, common, tip, shallow, rev string) (x *index, partial bool, err error) {
 	if err := os.MkdirAll(src.Cache, 0o700); err != nil {
-		return nil, &api.Problem{Code: "history-cache", Message: "the index of the history has no folder: " + err.Error(), Hint: "make " + src.Cache + " writable"}
+		return nil, false, &api.Problem{Code: "history-cache", Message: "the index of the history has no folder: " + err.Error(), Hint: "make " + src.Cache + " writable"}
 	}
 	name := sha256.Sum256([]byte(common + "\x00" + rev))
 	file := filepath.Join(src.Cache, "reviewers-"+hex.EncodeToString(name[:12]))
@@ -172,18 +177,24 @@ func load(ctx context.Context, g git, src Source, common, tip, shallow, rev stri
 	if data, err := os.ReadFile(file); err == nil {
 		// A damaged one and one of another version are no fault: they are made anew, which costs seconds.
 		if old, err = decode(data); err == nil && old.tip == tip && old.shallow == shallow {
-			return old, nil
+			return old, false, nil
 		}
 	}
 	if old != nil && (old.shallow != shallow || !isAncestor(ctx, g, old.tip, tip)) {
 		old = nil
 	}
-	records, err := read(ctx, g, src.Progress, tip, old)
-	if err != nil {
-		return nil, g.unreadable(rev, err)
+	most := 0
+	if old == nil {
+		most = src.Recent
 	}
-	x := extend(old, records, tip, shallow)
-	return x, save(file, x.encode())
+	records, err := read(ctx, g, src.Progress, tip, old, most)
+	if err != nil {
+		return nil, false, g.unreadable(rev, err)
+	}
+	if x = extend(old, records, tip, shallow); most > 0 && len(records) >= most {
+		return x, true, nil
+	}
+	return x, false, save(file, x.encode())
 }
 
 // isAncestor is false as well where the commit is not there any more.
@@ -221,8 +232,12 @@ func save(file string, data []byte) error {
 
 // read has git tell the commits of tip that old lacks, in one process for each processor, each with a part that is one piece
 // of history, since git finds trees that are alike faster than others.
-func read(ctx context.Context, g git, progress func(done, total int), tip string, old *index) ([]record, error) {
-	args := []string{"rev-list", "--end-of-options", tip}
+func read(ctx context.Context, g git, progress func(done, total int), tip string, old *index, most int) ([]record, error) {
+	args := []string{"rev-list"}
+	if most > 0 {
+		args = append(args, "-n", strconv.Itoa(most))
+	}
+	args = append(args, "--end-of-options", tip)
 	if old != nil {
 		args = append(args, "^"+old.tip)
 	}

@@ -325,3 +325,36 @@ func TestBlame(t *testing.T) {
 		t.Errorf("out of time: %v, missed %v", got, missed)
 	}
 }
+
+// The newest commits alone do where there is no index yet; nothing of that is kept, and once all was read all counts.
+func TestRecent(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(3, 7))
+	r := newRepo(t)
+	r.random(rnd, 60) // with merges, whose parents are cut off
+	total := len(strings.Fields(r.git(nil, "rev-list", "main")))
+	cache := t.TempDir()
+	recent := func(n int) *History {
+		t.Helper()
+		h, err := Open(t.Context(), Source{Dir: r.dir, Rev: "main", Cache: cache, Recent: n})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return h
+	}
+	for n := 1; n < total; n += 7 {
+		h := recent(n)
+		if !h.Partial || h.Commits() != n {
+			t.Errorf("of %d: %d commits, partial %v", n, h.Commits(), h.Partial)
+		}
+		h.Rank(Change{Author: ann, Time: h.At(n - 1).Time, Files: []File{{Path: "a"}}}, Known{})
+	}
+	if files, _ := filepath.Glob(filepath.Join(cache, "*")); len(files) > 0 {
+		t.Errorf("kept: %v", files)
+	}
+	if h := recent(total + 1); h.Partial || h.Commits() != total {
+		t.Errorf("of more than there are: %d commits, partial %v", h.Commits(), h.Partial)
+	}
+	if h := recent(5); h.Partial || h.Commits() != total {
+		t.Errorf("with an index: %d commits, partial %v", h.Commits(), h.Partial)
+	}
+}
