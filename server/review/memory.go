@@ -1,0 +1,90 @@
+package review
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"fairlead.dev/api"
+)
+
+// Memory has the last plan, so that what is agreed to a moment later needs no look at everything again: only at whether the work tree is
+// as it was.
+//
+// It has a goroutine for what is read of a history meanwhile, which ends with Close. The zero value is ready.
+type Memory struct {
+	mu   sync.Mutex
+	last *prepared
+	of   Options
+
+	cancel context.CancelFunc // of what is done meanwhile; nil: nothing is
+	closed bool
+	wg     sync.WaitGroup
+}
+
+// meanwhile does something that nobody waits for, one at a time.
+func (m *Memory) meanwhile(f func(context.Context)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed || m.cancel != nil {
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	m.cancel = cancel
+	m.wg.Go(func() {
+		defer cancel()
+		t := time.NewTimer(meanwhileAfter)
+		defer t.Stop()
+		select {
+		case <-t.C:
+			f(ctx)
+		case <-ctx.Done():
+		}
+		m.mu.Lock()
+		m.cancel = nil
+		m.mu.Unlock()
+	})
+}
+
+// Close ends what is done meanwhile, and waits for that.
+func (m *Memory) Close() {
+	m.mu.Lock()
+	m.closed = true
+	if m.cancel != nil {
+		m.cancel()
+	}
+	m.mu.Unlock()
+	m.wg.Wait()
+}
+
+func (m *Memory) keep(p *prepared, o Options) {
+	if m != nil {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.last, m.of = p, o
+	}
+}
+
+// recall takes the plan that a request is about, with the work tree as it is now; nil where there is none that still holds.
+func (m *Memory) recall(ctx context.Context, o Options, req api.ReviewRequest) (*prepared, error) {
+	if m == nil || req.State == "" {
+		return nil, nil
+	}
+	m.mu.Lock()
+	p, of := m.last, m.of
+	m.last = nil // what it is used for changes it
+	m.mu.Unlock()
+	if p == nil || p.State != req.State || o.Base != of.Base && o.Base != p.Base || o.Template != of.Template || o.Ticket != of.Ticket || o.TicketURL != of.TicketURL {
+		return nil, nil
+	}
+	o.progress("looking at the work tree")
+	t, err := look(ctx, o.Dir, o.Env, o.Alone)
+	if err != nil || t.doing != "" || len(t.clash) > 0 {
+		return nil, err
+	}
+	if now, err := t.state(ctx); err != nil || now != p.State {
+		return nil, err
+	}
+	p.tree = t
+	return p, nil
+}
