@@ -81,6 +81,7 @@ func testReviews(t *testing.T, g *gitea.Server, token string) {
 	git(config, "init", "--quiet", "--initial-branch=main")
 	git(config, "commit", "--quiet", "--allow-empty", "-m", "begin")
 	git(config, "push", "--quiet", remote, "main")
+	g.Filled(t, "mira/shop")
 	commit := func(config, branch string) string {
 		t.Helper()
 		git(config, "checkout", "--quiet", "-b", branch, "main")

@@ -38,15 +38,7 @@ func BenchmarkReview(b *testing.B) {
 	r.git("checkout", "-q", "main")
 	r.git("remote", "add", "origin", web)
 	r.git("push", "-q", "origin", "main")
-	for end := time.Now().Add(time.Minute); ; {
-		var repo struct{ Empty bool }
-		if g.API(b, token, http.MethodGet, "/repos/mira/shop", nil, &repo); !repo.Empty {
-			break
-		}
-		if time.Now().After(end) {
-			b.Fatal("the repository stays empty")
-		}
-	}
+	g.Filled(b, "mira/shop")
 	r.git("fetch", "-q", "origin")
 	o := r.options()
 	o.Memory = &Memory{}

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"fairlead.dev/api"
 	"fairlead.dev/test/gitea"
@@ -61,15 +60,7 @@ func TestGitea(t *testing.T) {
 	r.git("add", "-A")
 	r.git("commit", "-qm", "templates")
 	r.git("push", "-q", "origin", "main")
-	for end := time.Now().Add(time.Minute); ; { // Gitea takes a first push in by and by
-		var repo struct{ Empty bool }
-		if g.API(t, tokens["mira"], http.MethodGet, "/repos/mira/shop", nil, &repo); !repo.Empty {
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatal("the repository stays empty")
-		}
-	}
+	g.Filled(t, "mira/shop")
 	var issue struct{ Number int }
 	g.API(t, tokens["mira"], http.MethodPost, "/repos/mira/shop/issues", map[string]string{"title": "The total is wrong"}, &issue)
 

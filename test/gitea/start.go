@@ -232,6 +232,20 @@ func (s *Server) Repo(t testing.TB, owner, name string) string {
 	return s.URL + "/" + owner + "/" + name + ".git"
 }
 
+// Filled waits until Gitea has taken in what was pushed first to a repository, as owner/name: until then it has no pull requests (404).
+func (s *Server) Filled(t testing.TB, path string) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); ; {
+		var repo struct{ Empty bool }
+		if s.API(t, s.Token, http.MethodGet, "/repos/"+path, nil, &repo); !repo.Empty {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%s stays empty", path)
+		}
+	}
+}
+
 // API calls /api/v1, and fails the test on any answer but a good one.
 func (s *Server) API(t testing.TB, token, method, path string, body, into any) {
 	t.Helper()
