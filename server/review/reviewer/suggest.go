@@ -411,7 +411,12 @@ func (w *reasons) of(p int32) string {
 }
 
 func (w *reasons) ofLines(p int32) string {
-	if n := w.written[p]; n > 0 {
+	switch n := w.written[p]; {
+	case n > 0 && w.lines == 1:
+		return "wrote the line that is edited"
+	case n > 0 && n == w.lines:
+		return fmt.Sprintf("wrote all %d lines that are edited", n)
+	case n > 0:
 		return fmt.Sprintf("wrote %d of the %d lines that are edited", n, w.lines)
 	}
 	return ""
