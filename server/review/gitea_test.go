@@ -1,3 +1,5 @@
+//go:build unix // as what runs Gitea is
+
 package review
 
 import (
