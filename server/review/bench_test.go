@@ -1,4 +1,4 @@
-//go:build unix // as what runs Gitea is
+//go:build unix
 
 package review
 
