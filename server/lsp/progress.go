@@ -101,22 +101,9 @@ func (s *Server) progress(ctx context.Context, p *progress, wait time.Duration) 
 	case <-ctx.Done():
 		return
 	}
-	token := protocol.String(p.token)
-	create, cancel := shorter(ctx)
-	err := s.client.WorkDoneProgressCreate(create, &protocol.WorkDoneProgressCreateParams{Token: token})
-	cancel()
-	if err != nil {
-		s.log.Debug("create a progress", "err", err)
-		return // a token that was not created must not be used
-	}
-	send := func(v any) {
-		b, err := protocol.Marshal(v)
-		if err == nil {
-			err = s.client.Progress(ctx, &protocol.ProgressParams{Token: token, Value: b})
-		}
-		if err != nil {
-			s.log.Debug("send progress", "err", err)
-		}
+	send := s.beginProgress(ctx, p.token)
+	if send == nil {
+		return
 	}
 	state := func() (string, bool) {
 		p.mu.Lock()
@@ -144,6 +131,27 @@ func (s *Server) progress(ctx context.Context, p *progress, wait time.Duration) 
 			return
 		case <-ctx.Done():
 			return
+		}
+	}
+}
+
+// beginProgress has the editor make a progress, and returns what tells it more; nil where it does not: a token that was not created must
+// not be used.
+func (s *Server) beginProgress(ctx context.Context, token string) (send func(any)) {
+	id := protocol.String(token)
+	create, cancel := shorter(ctx)
+	defer cancel()
+	if err := s.client.WorkDoneProgressCreate(create, &protocol.WorkDoneProgressCreateParams{Token: id}); err != nil {
+		s.log.Debug("create a progress", "err", err)
+		return nil
+	}
+	return func(v any) {
+		b, err := protocol.Marshal(v)
+		if err == nil {
+			err = s.client.Progress(ctx, &protocol.ProgressParams{Token: id, Value: b})
+		}
+		if err != nil {
+			s.log.Debug("send progress", "err", err)
 		}
 	}
 }

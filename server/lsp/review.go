@@ -267,22 +267,9 @@ func (s *Server) drawWork(ctx context.Context, title, token string, said <-chan 
 	case <-ctx.Done():
 		return
 	}
-	id := protocol.String(token)
-	create, cancel := shorter(ctx)
-	err := s.client.WorkDoneProgressCreate(create, &protocol.WorkDoneProgressCreateParams{Token: id})
-	cancel()
-	if err != nil {
-		s.log.Debug("create a progress", "err", err)
+	send := s.beginProgress(ctx, token)
+	if send == nil {
 		return
-	}
-	send := func(v any) {
-		b, err := protocol.Marshal(v)
-		if err == nil {
-			err = s.client.Progress(ctx, &protocol.ProgressParams{Token: id, Value: b})
-		}
-		if err != nil {
-			s.log.Debug("send progress", "err", err)
-		}
 	}
 	send(&protocol.WorkDoneProgressBegin{Kind: "begin", Title: title, Cancellable: ptr(true)})
 	for {
