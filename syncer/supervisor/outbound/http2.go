@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -51,8 +52,10 @@ const (
 	maxBlock = 1 << 20
 	// greetLimit is how long a server may take to begin; grpc-go's client waits as long (minConnectTimeout).
 	greetLimit = 20 * time.Second
-	// wholeFrame is up to where a frame is read before it is written, so that one that comes slowly holds up nobody.
+	// wholeFrame is up to where a frame is read before it is written, so that one that comes slowly holds up nobody, and atHand
+	// what is read at a time.
 	wholeFrame = 64 << 10
+	atHand     = 128 << 10
 )
 
 // connection forwards one HTTP/2 connection. A stream has the same number on both sides. One that is refused exists on the
@@ -95,19 +98,18 @@ type frame struct {
 	kind   byte
 	flags  byte
 	stream uint32
-	head   [frameHeader]byte
 }
 
 // serveHTTP2 forwards until either side has ended.
 func serveHTTP2(rt *route, client, server *wire.Conn) {
 	c := &connection{rt: rt, greeted: make(chan struct{}), gone: make(chan struct{}), streams: map[uint32]*stream{}, window: firstWindow, initial: firstWindow}
 	for h, w := range map[*half]io.Writer{&c.toClient: client, &c.toServer: server} {
-		h.w = bufio.NewWriterSize(w, 32<<10)
+		h.w = bufio.NewWriterSize(w, smallestFrame) // more is written from where it was read to
 		h.enc = hpack.NewEncoder(&h.block)
 		h.dec = hpack.NewDecoder(firstTable, nil)
 		h.dec.SetMaxStringLength(maxBlock)
 	}
-	fromClient, fromServer := bufio.NewReaderSize(client.R, wholeFrame), bufio.NewReaderSize(server.R, wholeFrame)
+	fromClient, fromServer := bufio.NewReaderSize(client.R, atHand), bufio.NewReaderSize(server.R, atHand)
 	begin := make([]byte, len(preface))
 	if _, err := io.ReadFull(fromClient, begin); err != nil || string(begin) != preface {
 		return
@@ -120,79 +122,116 @@ func serveHTTP2(rt *route, client, server *wire.Conn) {
 		server.Close()
 	}()
 	c.forward(fromClient, &c.toServer, c.fromClient)
-	c.toServer.mu.Lock()
-	c.toServer.w.Flush()
-	c.toServer.mu.Unlock()
+	c.toServer.flush()
 	server.Close()
 	<-c.gone
 }
 
-// forward reads one side's frames until its end. What take does not handle goes on as it is.
+// forward reads one side's frames until its end. What take does not handle goes on as it is, from where it was read to, together
+// with what is at hand beside it.
 func (c *connection) forward(from *bufio.Reader, to *half, take func(f *frame, payload []byte) (pass bool, err error)) error {
-	var f frame
-	buf := make([]byte, smallestFrame)
+	run := 0 // how many of the bytes at hand go on as they are
+	write := func() error {
+		if run == 0 {
+			return nil
+		}
+		b, err := from.Peek(run)
+		if err == nil {
+			err = to.write(b)
+		}
+		from.Discard(run)
+		run = 0
+		return err
+	}
 	for {
-		if from.Buffered() < frameHeader { // nothing more is at hand: what was written may go
-			to.mu.Lock()
-			err := to.w.Flush()
-			to.mu.Unlock()
-			if err != nil {
+		b, _ := from.Peek(from.Buffered())
+		f := parse(b[run:])
+		if f == nil || frameHeader+f.length > len(b)-run { // what is whole may go, before more is waited for
+			if err := write(); err != nil {
 				return err
 			}
-		}
-		if _, err := io.ReadFull(from, f.head[:]); err != nil {
-			return err
-		}
-		f.length = int(f.head[0])<<16 | int(f.head[1])<<8 | int(f.head[2])
-		f.kind, f.flags, f.stream = f.head[3], f.head[4], binary.BigEndian.Uint32(f.head[5:])&(1<<31-1)
-		if f.length > wholeFrame {
-			if f.kind != frameData {
-				return fmt.Errorf("a frame of kind %d has %d bytes", f.kind, f.length)
-			}
-			if pass, err := take(&f, nil); err != nil {
+			if err := to.flush(); err != nil {
 				return err
-			} else if !pass {
-				if _, err := io.CopyN(io.Discard, from, int64(f.length)); err != nil {
-					return err
-				}
-				continue
 			}
-			to.mu.Lock()
-			to.w.Write(f.head[:])
-			_, err := io.CopyN(to.w, from, int64(f.length))
-			to.mu.Unlock()
+			var err error
+			switch {
+			case f == nil:
+				_, err = from.Peek(frameHeader)
+			case f.length <= wholeFrame:
+				_, err = from.Peek(frameHeader + f.length)
+			default:
+				err = large(from, f, to, take)
+			}
 			if err != nil {
 				return err
 			}
 			continue
 		}
-		if f.length > len(buf) {
-			buf = make([]byte, wholeFrame)
-		}
-		payload := buf[:f.length]
-		if _, err := io.ReadFull(from, payload); err != nil {
-			return err
-		}
-		if f.kind == frameHeaders {
-			var err error
-			if payload, err = collect(from, &f, payload); err != nil {
+		size := frameHeader + f.length
+		payload := b[run+frameHeader : run+size]
+		if f.kind == frameHeaders || f.kind == frameSettings { // take writes in its place
+			if err := write(); err != nil {
 				return err
 			}
 		}
-		pass, err := take(&f, payload)
+		if f.kind == frameHeaders {
+			from.Discard(size) // the payload is there until more is read
+			size = 0
+			if f.flags&flagEndHeaders == 0 {
+				if err := to.flush(); err != nil {
+					return err
+				}
+			}
+			var err error
+			if payload, err = collect(from, f, payload); err != nil {
+				return err
+			}
+		}
+		pass, err := take(f, payload)
 		if err != nil {
 			return err
 		}
 		if pass {
-			to.mu.Lock()
-			to.w.Write(f.head[:])
-			_, err := to.w.Write(payload)
-			to.mu.Unlock()
-			if err != nil {
-				return err
-			}
+			run += size
+			continue
 		}
+		if err := write(); err != nil {
+			return err
+		}
+		from.Discard(size)
 	}
+}
+
+// parse reads a frame's header, where there is a whole one.
+func parse(b []byte) *frame {
+	if len(b) < frameHeader {
+		return nil
+	}
+	return &frame{
+		length: int(b[0])<<16 | int(b[1])<<8 | int(b[2]),
+		kind:   b[3],
+		flags:  b[4],
+		stream: binary.BigEndian.Uint32(b[5:]) & (1<<31 - 1),
+	}
+}
+
+// large forwards a frame that is not kept as a whole.
+func large(from *bufio.Reader, f *frame, to *half, take func(f *frame, payload []byte) (pass bool, err error)) error {
+	if f.kind != frameData {
+		return fmt.Errorf("a frame of kind %d has %d bytes", f.kind, f.length)
+	}
+	pass, err := take(f, nil)
+	if err != nil {
+		return err
+	}
+	if !pass {
+		_, err := from.Discard(frameHeader + f.length)
+		return err
+	}
+	to.mu.Lock()
+	defer to.mu.Unlock()
+	_, err = io.CopyN(to.w, from, int64(frameHeader+f.length))
+	return err
 }
 
 // collect takes padding and priority off a HEADERS frame's payload, and adds what its CONTINUATION frames have.
@@ -214,6 +253,9 @@ func collect(r *bufio.Reader, f *frame, payload []byte) ([]byte, error) {
 		return nil, errors.New("a frame has more padding than bytes")
 	}
 	payload = payload[:len(payload)-pad]
+	if f.flags&flagEndHeaders == 0 {
+		payload = slices.Clone(payload) // it is where r reads to
+	}
 	for f.flags&flagEndHeaders == 0 {
 		var h [frameHeader]byte
 		if _, err := io.ReadFull(r, h[:]); err != nil {
@@ -223,7 +265,7 @@ func collect(r *bufio.Reader, f *frame, payload []byte) ([]byte, error) {
 		if h[3] != frameContinuation || binary.BigEndian.Uint32(h[5:])&(1<<31-1) != f.stream || len(payload)+n > maxBlock {
 			return nil, errors.New("headers are not continued, or too long")
 		}
-		payload = append(payload[:len(payload):len(payload)], make([]byte, n)...)
+		payload = append(payload, make([]byte, n)...)
 		if _, err := io.ReadFull(r, payload[len(payload)-n:]); err != nil {
 			return nil, err
 		}
@@ -501,6 +543,13 @@ func (c *connection) credit(n int) error {
 		return err
 	}
 	return c.toClient.flush()
+}
+
+func (h *half) write(b []byte) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_, err := h.w.Write(b)
+	return err
 }
 
 func (h *half) flush() error {

@@ -331,6 +331,46 @@ func TestNoServer(t *testing.T) {
 	}
 }
 
+// What has come goes on, while the frame behind it is still on its way.
+func TestHTTP2HoldsUpNothing(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	whole := []byte{0, 0, 0, frameSettings, 0, 0, 0, 0, 0, 0, 0, 8, 6, 0, 0, 0, 0, 0, 'p', 'i', 'n', 'g', 'p', 'o', 'n', 'g'}
+	for name, part := range map[string][]byte{
+		"a part of a frame":        {0, 0, 9, frameData, 0, 0, 0, 0, 1, 'x'},
+		"a part of a large one":    {1, 0, 1, frameData, 0, 0, 0, 0, 1, 'x'},
+		"a part of a header":       {0, 0, 9},
+		"headers to be continued":  {0, 0, 1, frameHeaders, 0, 0, 0, 0, 1, 0x88},
+		"a part of a continuation": {0, 0, 1, frameHeaders, 0, 0, 0, 0, 1, 0x88, 0, 0, 9, frameContinuation},
+	} {
+		t.Run(name, func(t *testing.T) {
+			go func() {
+				if c, err := ln.Accept(); err == nil {
+					c.Write(append(slices.Clone(whole), part...))
+					io.Copy(io.Discard, c)
+					c.Close()
+				}
+			}()
+			b := newBed(t, ln.Addr().String(), api.CallsEnforce)
+			c, err := net.Dial("tcp", b.addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			io.WriteString(c, preface)
+			c.Write([]byte{0, 0, 0, frameSettings, 0, 0, 0, 0, 0})
+			c.SetReadDeadline(time.Now().Add(20 * time.Second))
+			got := make([]byte, len(whole))
+			if _, err := io.ReadFull(c, got); err != nil || !bytes.Equal(got, whole) {
+				t.Errorf("%q, %v", got, err)
+			}
+		})
+	}
+}
+
 // FuzzHTTP2 gives the forwarder what no client or server would say: it ends, and keeps to what was said of frames.
 func FuzzHTTP2(f *testing.F) {
 	f.Add([]byte{0, 0, 0, 4, 0, 0, 0, 0, 0}, []byte{0, 0, 0, 4, 0, 0, 0, 0, 0})
