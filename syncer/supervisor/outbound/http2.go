@@ -215,7 +215,8 @@ func parse(b []byte) *frame {
 	}
 }
 
-// large forwards a frame that is not kept as a whole.
+// large forwards a DATA frame that is not kept as a whole, as several: one that comes slowly would hold up the other streams. They
+// have as many bytes together as the one had, padding included, since that is what both ends count (RFC 9113 section 6.9.1).
 func large(from *bufio.Reader, f *frame, to *half, take func(f *frame, payload []byte) (pass bool, err error)) error {
 	if f.kind != frameData {
 		return fmt.Errorf("a frame of kind %d has %d bytes", f.kind, f.length)
@@ -224,14 +225,52 @@ func large(from *bufio.Reader, f *frame, to *half, take func(f *frame, payload [
 	if err != nil {
 		return err
 	}
+	from.Discard(frameHeader)
 	if !pass {
-		_, err := from.Discard(frameHeader + f.length)
+		_, err := from.Discard(f.length)
 		return err
 	}
-	to.mu.Lock()
-	defer to.mu.Unlock()
-	_, err = io.CopyN(to.w, from, int64(frameHeader+f.length))
-	return err
+	left, pad := f.length, []byte(nil) // pad has its length before it, and the last frame has both
+	if f.flags&flagPadded != 0 {
+		n, err := from.ReadByte()
+		if err != nil {
+			return err
+		}
+		pad = make([]byte, 1+int(n))
+		pad[0] = n
+		left -= len(pad)
+	}
+	for left > smallestFrame-len(pad) {
+		if _, err := from.Peek(1); err != nil {
+			return err
+		}
+		b, _ := from.Peek(min(from.Buffered(), left, smallestFrame))
+		if err := to.frame(frameData, f.flags&^(flagEndStream|flagPadded), f.stream, b); err != nil {
+			return err
+		}
+		left -= len(b)
+		from.Discard(len(b))
+		if from.Buffered() == 0 {
+			if err := to.flush(); err != nil {
+				return err
+			}
+		}
+	}
+	last := make([]byte, 0, smallestFrame)
+	if pad != nil {
+		last = append(last, pad[0])
+	}
+	last = last[:len(last)+left]
+	if _, err := io.ReadFull(from, last[len(last)-left:]); err != nil {
+		return err
+	}
+	if pad != nil {
+		if _, err := io.ReadFull(from, pad[1:]); err != nil {
+			return err
+		}
+		last = append(last, pad[1:]...)
+	}
+	return to.frame(frameData, f.flags, f.stream, last)
 }
 
 // collect takes padding and priority off a HEADERS frame's payload, and adds what its CONTINUATION frames have.

@@ -19,6 +19,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/gorilla/websocket"
+	"golang.org/x/net/http2"
 
 	"fairlead.dev/api"
 )
@@ -368,6 +369,76 @@ func TestHTTP2HoldsUpNothing(t *testing.T) {
 				t.Errorf("%q, %v", got, err)
 			}
 		})
+	}
+}
+
+// A frame larger than what is kept goes on as smaller ones, as it comes, and counts for as many bytes.
+func TestHTTP2LargeFrames(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	for _, n := range []int{wholeFrame - 9, wholeFrame + 1, 1 << 20} {
+		for _, pad := range [][]byte{nil, {}, make([]byte, 255)} {
+			data := make([]byte, n)
+			for i := range data {
+				data[i] = byte(i * 7 / 3)
+			}
+			go func() {
+				c, err := ln.Accept()
+				if err != nil {
+					return
+				}
+				defer c.Close()
+				fr := http2.NewFramer(c, c)
+				fr.AllowIllegalWrites = true // a stream that nobody asked for
+				fr.WriteSettings()
+				if pad == nil {
+					fr.WriteData(1, true, data)
+				} else {
+					fr.WriteDataPadded(1, true, data, pad)
+				}
+				fr.WritePing(false, [8]byte{})
+				io.Copy(io.Discard, c)
+			}()
+			b := newBed(t, ln.Addr().String(), api.CallsEnforce)
+			c, err := net.Dial("tcp", b.addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			c.SetReadDeadline(time.Now().Add(20 * time.Second))
+			io.WriteString(c, preface)
+			fr := http2.NewFramer(c, c)
+			fr.SetMaxReadFrameSize(1 << 20)
+			fr.WriteSettings()
+			var got []byte
+			counted, ends := 0, 0
+			for {
+				f, err := fr.ReadFrame()
+				if err != nil {
+					t.Fatalf("%d bytes, padded by %d: %v", n, len(pad), err)
+				}
+				if d, ok := f.(*http2.DataFrame); ok {
+					got = append(got, d.Data()...)
+					counted += int(d.Length)
+					if d.StreamEnded() {
+						ends++
+					}
+				}
+				if _, ok := f.(*http2.PingFrame); ok {
+					break
+				}
+			}
+			want := n + len(pad)
+			if pad != nil {
+				want++
+			}
+			if !bytes.Equal(got, data) || counted != want || ends != 1 {
+				t.Errorf("%d bytes, padded by %d: %d came, counted as %d, ended %d times", n, len(pad), len(got), counted, ends)
+			}
+		}
 	}
 }
 
