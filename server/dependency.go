@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"fairlead.dev/api"
+	"fairlead.dev/server/journal"
 )
 
 // Dependency is what a service on this machine calls: a session of the same agent, held by the service's environment as by
@@ -243,7 +244,10 @@ func (a *Agent) accompany(ctx context.Context, h, on *held, d Dependency, tell f
 			used = false
 			revive = min(max(2*revive, problemEvery), rejoinMost)
 			dead = time.After(revive)
-		case svc.Phase == api.PhaseFailed || svc.Phase == api.PhaseDown || svc.Phase == api.PhaseLost:
+		case svc.Phase == api.PhaseDown:
+			tell(api.HealthFailed, trouble(svc)+lastWords(on.journal), "")
+			ready() // it began, and ended: the service may do without it
+		case svc.Phase == api.PhaseFailed || svc.Phase == api.PhaseLost: // what does not build is about to be mended
 			tell(api.HealthFailed, trouble(svc), "")
 		default:
 			tell(api.HealthStarting, string(svc.Phase), "")
@@ -327,6 +331,30 @@ func trouble(svc *api.Service) string {
 	}
 	return cmp.Or(svc.Detail, string(svc.Phase))
 }
+
+// lastWords is the last line that a service wrote, in what follows why it ended. Its crash, which is told as a problem, says more.
+func lastWords(j *journal.Journal) string {
+	now, cancel := context.WithCancel(context.Background())
+	cancel() // it waits for nothing
+	all, err := j.Read(now, j.Last()-min(j.Last(), lastEntries), true, lastEntries)
+	if err != nil {
+		return ""
+	}
+	for _, e := range slices.Backward(all) {
+		switch ev := e.Event.(type) {
+		case *api.ProblemEvent:
+			return ""
+		case *api.LogEvent:
+			if text := cmp.Or(strings.TrimSpace(e.Line.Message), strings.TrimSpace(ev.Text)); text != "" && ev.Process == "" {
+				return ": " + oneLine(text)
+			}
+		}
+	}
+	return ""
+}
+
+// lastEntries is how far back lastWords looks: beyond what is told of an end.
+const lastEntries = 20
 
 // holdFor begins or joins the session of a plan on behalf of another.
 func (a *Agent) holdFor(ctx context.Context, h *held, plan Plan) (*held, error) {

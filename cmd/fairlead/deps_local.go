@@ -60,6 +60,13 @@ func needs(f folders, fs *forms, r api.RunRequest, set choice, svc build.Service
 // says it for a person; empty: there is none.
 func (c choice) workspaceService(name string, svc build.Service) (dir, main, where string) {
 	if m := c.needs[name].Main; m != "" {
+		folder := m
+		if !filepath.IsAbs(m) {
+			folder = filepath.Join(c.base, m)
+		}
+		if of := moduleOf(folder); of != "" && of != moduleOf(c.base) {
+			return folder, ".", m // as fairlead run in its folder would: what is said here is of another module
+		}
 		return c.base, m, m
 	}
 	if slices.Contains(c.services, name) {
@@ -90,16 +97,20 @@ func (c choice) sourceOf(name string, svc build.Service) string {
 	} else {
 		dir = filepath.Join(dir, main) // an import path leads to a folder that is not there: nothing is found then
 	}
-	for at := dir; at != filepath.Dir(at); at = filepath.Dir(at) {
-		if _, err := os.Stat(filepath.Join(at, "go.mod")); err != nil {
-			continue
-		}
-		if at != svc.ModuleDir {
-			return at
-		}
-		break
+	if at := moduleOf(dir); at != "" && at != svc.ModuleDir {
+		return at
 	}
 	return dir
+}
+
+// moduleOf is the folder of the module that a folder lies in, or "".
+func moduleOf(dir string) string {
+	for at := dir; at != filepath.Dir(at); at = filepath.Dir(at) {
+		if _, err := os.Stat(filepath.Join(at, "go.mod")); err == nil {
+			return at
+		}
+	}
+	return ""
 }
 
 // expandInCluster puts the addresses of dependencies into arguments and variables: in a cluster they are the names of

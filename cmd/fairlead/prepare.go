@@ -64,6 +64,9 @@ func prepareAs(ctx context.Context, f folders, fs *forms, r api.RunRequest, as s
 			if err != nil {
 				return server.Reloaded{}, api.Problems(err, "settings")
 			}
+			if native {
+				now.process.Dir = set.process.Dir
+			}
 			var ps []*api.Problem
 			if now.on != set.on || !maps.Equal(now.trees, set.trees) || now.name != set.name || now.main != set.main || !reflect.DeepEqual(now.needs, set.declared) {
 				ps = append(ps, &api.Problem{Code: "settings-restart", Severity: api.SeverityWarning, Message: "some of the changed settings shape the environment itself",
@@ -137,6 +140,7 @@ func findService(ctx context.Context, f folders, dir string, o runOptions) (buil
 		set.notes = append(set.notes, "what the registry lists is not known, or of before: "+err.Error())
 	}
 	if set.build.Native {
+		set.process.Dir = runDir(dir, svc)
 		set.needRegistered(svc)
 	}
 	owner := server.Owner()
@@ -153,6 +157,15 @@ func findService(ctx context.Context, f folders, dir string, o runOptions) (buil
 	// from an editor it is the same service.
 	return svc, set, bridge.Spec{Name: server.EnvironmentName(svc.Name, svc.Dir, owner, place), Service: svc.Name, Owner: owner, Dir: dir, Version: version,
 		Keep: o.keep, Dependencies: set.dependencies, Registered: set.registered}, nil
+}
+
+// runDir is where a service of this machine runs, since what it reads by relative names is there: as go run would in the folder
+// that was asked for, or, where that is outside of the service's module and go run would not, in the main package's.
+func runDir(dir string, svc build.Service) string {
+	if rel, err := filepath.Rel(svc.ModuleDir, dir); err != nil || !filepath.IsLocal(rel) {
+		return svc.Dir
+	}
+	return dir
 }
 
 // lookup finds a variable in an environment; of several the last counts.

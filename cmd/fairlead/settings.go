@@ -97,7 +97,7 @@ func loadSettings(dir, service string, o runOptions) (choice, error) {
 		c.process.Args = o.args
 	}
 	if c.on == "local" {
-		c.process.Dir = dir // as go run in this folder would: what the service reads by relative names is there
+		c.process.Dir = dir // findService knows better where the service is of another module
 	}
 	c.build = build.Config{Target: api.Target{OS: "linux", Arch: runtime.GOARCH}, Native: c.on == "local", Environ: o.env, Flags: l.Build.Flags, Tags: l.Build.Tags, Env: pairs(l.Build.Env)}
 	k := l.Kubernetes

@@ -225,8 +225,11 @@ func chooseService(f *file, names []string, want, dir, main string) string {
 		return found
 	}
 	for _, name := range names {
-		main := f.Services[name].Main
-		fits := main == "" && filepath.Base(dir) == name || filepath.IsAbs(main) && (within(main, dir) || within(dir, main))
+		its := f.Services[name].Main
+		if filepath.IsAbs(main) && filepath.IsAbs(its) {
+			continue // it is of another one
+		}
+		fits := its == "" && filepath.Base(dir) == name || filepath.IsAbs(its) && (within(its, dir) || within(dir, its))
 		if !fits {
 			continue
 		}

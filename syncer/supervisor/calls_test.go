@@ -13,6 +13,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -111,23 +113,10 @@ func TestGatePassesAsItIs(t *testing.T) {
 		w.Write(b)
 	}))
 	defer srv.Close()
-	g := newGate(func() {}, func() bool { return false })
-	port := srv.Listener.Addr().(*net.TCPAddr).Port
-	g.open([]listener{{addr: srv.Listener.Addr().(*net.TCPAddr).AddrPort()}}, port)
-	defer g.dropIdle()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	go func() {
-		for c, err := ln.Accept(); err == nil; c, err = ln.Accept() {
-			go g.serve(t.Context(), c, port)
-		}
-	}()
+	addr := gateTo(t, srv)
 	body := bytes.Repeat([]byte("z"), 3<<20)
 	for range 40 { // it broke off once in twenty
-		resp, err := http.Post("http://"+ln.Addr().String()+"/?a=1;b=2", "text/plain", bytes.NewReader(body))
+		resp, err := http.Post("http://"+addr+"/?a=1;b=2", "text/plain", bytes.NewReader(body))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -211,4 +200,51 @@ func TestNotRedirected(t *testing.T) {
 	}
 	_, err := s.Outbound(t.Context(), api.Outbound{Mode: api.CallsEnforce, Routes: []api.OutboundRoute{{Callee: "b", Listen: "127.0.0.1:0", Target: "billing:80", Redirect: true}}})
 	wantCode(t, err, api.CodeBadManifest)
+}
+
+// An answer that is headers alone is not begun before it ends, however long its end takes to be read: gRPC's "Trailers-Only" has to
+// end with its headers. One that has a length goes on as it comes.
+func TestGateFlushes(t *testing.T) {
+	g := newGate(func() {}, func() bool { return false })
+	synctest.Test(t, func(t *testing.T) {
+		for length, flushed := range map[int64]bool{0: false, -1: true, 2: true} {
+			g.proxy.Transport = roundTripper(func(r *http.Request) (*http.Response, error) {
+				return &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Content-Length": {"as it is"}}, ContentLength: length, Body: io.NopCloser(late{}), Request: r}, nil
+			})
+			w := httptest.NewRecorder()
+			r := httptest.NewRequest(http.MethodGet, "/", nil)
+			g.proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), portKey{}, "80")))
+			if w.Flushed != flushed || w.Result().Header.Get("Content-Length") != "as it is" {
+				t.Errorf("of the length %d: flushed %v, headers %v", length, w.Flushed, w.Result().Header)
+			}
+		}
+	})
+}
+
+// late is a body whose end takes a second.
+type late struct{}
+
+func (late) Read([]byte) (int, error) {
+	time.Sleep(time.Second)
+	return 0, io.EOF
+}
+
+// gateTo is the address of a gate before a server.
+func gateTo(t *testing.T, srv *httptest.Server) string {
+	t.Helper()
+	g := newGate(func() {}, func() bool { return false })
+	port := srv.Listener.Addr().(*net.TCPAddr).Port
+	g.open([]listener{{addr: srv.Listener.Addr().(*net.TCPAddr).AddrPort()}}, port)
+	t.Cleanup(g.dropIdle)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	go func() {
+		for c, err := ln.Accept(); err == nil; c, err = ln.Accept() {
+			go g.serve(t.Context(), c, port)
+		}
+	}()
+	return ln.Addr().String()
 }

@@ -86,9 +86,17 @@ func newGate(used func(), held func() bool) *gate {
 				}
 			}
 		},
-		Transport:     roundTripper(g.roundTrip),
-		FlushInterval: -1,
-		ErrorLog:      log.New(io.Discard, "", 0), // the ErrorHandler tells the client
+		Transport: roundTripper(g.roundTrip),
+		// Nothing is kept back: ReverseProxy flushes at once what has no known length. With a FlushInterval it would at times flush
+		// headers that are all of the answer too, and a gRPC status that comes with the headers (PROTOCOL-HTTP2.md,
+		// "Trailers-Only") is none unless the stream ends with them.
+		ModifyResponse: func(resp *http.Response) error {
+			if resp.ContentLength > 0 {
+				resp.ContentLength = -1 // the header stays
+			}
+			return nil
+		},
+		ErrorLog: log.New(io.Discard, "", 0), // the ErrorHandler tells the client
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			if r.Context().Err() != nil {
 				return
