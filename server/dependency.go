@@ -246,8 +246,7 @@ func (a *Agent) accompany(ctx context.Context, h, on *held, d Dependency, tell f
 			dead = time.After(revive)
 		case svc.Phase == api.PhaseDown:
 			tell(api.HealthFailed, trouble(svc)+lastWords(on.journal), "")
-			ready() // it began, and ended: the service may do without it
-		case svc.Phase == api.PhaseFailed || svc.Phase == api.PhaseLost: // what does not build is about to be mended
+		case svc.Phase == api.PhaseFailed || svc.Phase == api.PhaseLost:
 			tell(api.HealthFailed, trouble(svc), "")
 		default:
 			tell(api.HealthStarting, string(svc.Phase), "")

@@ -194,7 +194,7 @@ type registry struct {
 func openRegistry(o Options) (*registry, error) {
 	if o.Registry == "" {
 		return nil, &api.Problem{Code: "no-registry", Message: "there is no image registry to bring the supervisor to the cluster with",
-			Hint: "name one that this machine can push to and the cluster can pull from: --registry HOST[:PORT][/PATH], or registry: in fairlead.yaml"}
+			Hint: "name one that this machine can push to and the cluster can pull from: --registry HOST[:PORT][/PATH], or kubernetes: registry: in fairlead.yaml"}
 	}
 	address := strings.TrimSuffix(o.Registry, "/")
 	repo, err := name.NewRepository(address + "/fairlead-pod")
@@ -204,7 +204,7 @@ func openRegistry(o Options) (*registry, error) {
 			why = oneLine(err.Error())
 		}
 		return nil, &api.Problem{Code: "bad-registry", Message: fmt.Sprintf("registry %q: %s", o.Registry, why),
-			Hint: "write it as HOST[:PORT][/PATH], with --registry or registry: in fairlead.yaml"}
+			Hint: "write it as HOST[:PORT][/PATH], with --registry or kubernetes: registry: in fairlead.yaml"}
 	}
 	opts := registryOptions(o)
 	r := &registry{repo: repo, address: address}
@@ -265,7 +265,7 @@ func (r *registry) explain(act string, err error) error {
 			Hint: "log in to it (docker login " + r.repo.RegistryStr() + "), or name another with --registry"}
 	}
 	return &api.Problem{Code: "registry-unreachable", Message: fmt.Sprintf("%s: registry %s: %s", act, r.address, oneLine(err.Error())),
-		Hint: "is it running, and is its address right? It is set with --registry or registry: in fairlead.yaml"}
+		Hint: "is it running, and is its address right? It is set with --registry or kubernetes: registry: in fairlead.yaml"}
 }
 
 // pingRegistry tells whether the registry answers.

@@ -224,7 +224,7 @@ func printRegistry(w io.Writer, r *registry.Registry, s *registry.Snapshot) erro
 	}
 	fmt.Fprintf(w, "%s%s\n", clean(r.Where()), kind)
 	if s.Revision == "" {
-		_, err := fmt.Fprintln(w, "nothing is registered yet: every call is let through")
+		_, err := fmt.Fprintln(w, "nothing is registered yet: every call is let through. A commit with services/NAME.yaml registers a service (docs/registry.md)")
 		return err
 	}
 	fmt.Fprintf(w, "revision %s of %s\n\n", s.Revision[:12], s.Time.Format("2006-01-02 15:04"))

@@ -484,6 +484,20 @@ func TestServiceOfMain(t *testing.T) {
 	}
 }
 
+// What a file's only entry says of its own main package is not said of another.
+func TestServiceOfOtherMain(t *testing.T) {
+	dir := write(t, ".git", "/", "checkout/x.go", "", "shipping/x.go", "", "checkout/fairlead.yaml", "services:\n  checkout:\n    main: .\n    port: 1\n")
+	for main, want := range map[string]string{"": "checkout", ".": "checkout", "../shipping": "", "example.com/checkout": "checkout"} {
+		o := Options{Dir: filepath.Join(dir, "checkout"), User: "-"}
+		if main != "" {
+			o.Flags = []Flag{{Name: "--main", Key: "main", Values: []string{main}}}
+		}
+		if l, _ := Load(o); l.Service != want {
+			t.Errorf("%q: %q, want %q", main, l.Service, want)
+		}
+	}
+}
+
 // A mode may be written short; what is set later replaces its own name only, and a flag's mode leaves the seed.
 func TestDependencies(t *testing.T) {
 	dir := write(t, ".git/", "/", "fairlead.yaml", "dependencies:\n  postgres: {mode: fresh, seed: load}\n  redis: fresh\n  noise: off\n  rates.finance: shared\n")

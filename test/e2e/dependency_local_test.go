@@ -224,6 +224,35 @@ func TestLocalDependencyBroken(t *testing.T) {
 	p.wantNothing(t)
 }
 
+// A dependency that is another module runs in its own folder, with its own settings. One that ends is waited for, its last line is told,
+// and the save that mends it lets the service begin.
+func TestLocalDependencyOfAnotherModule(t *testing.T) {
+	p := newLocal(t)
+	dir := t.TempDir()
+	for _, name := range []string{"front", "billing"} {
+		main := strings.ReplaceAll(called, "NAME", name)
+		if name == "billing" {
+			main = strings.Replace(main, "\tflag.Parse()\n", "\tflag.Parse()\n\tversion, err := os.ReadFile(os.Getenv(\"VERSION_FILE\"))\n\tif err != nil {\n\t\tfmt.Println(err, os.Getenv(\"CALLS\"))\n\t\tos.Exit(1)\n\t}\n", 1)
+		}
+		write(t, filepath.Join(dir, name, "go.mod"), "module example.com/"+name+"\n\ngo 1.24\n")
+		write(t, filepath.Join(dir, name, "main.go"), main)
+		write(t, filepath.Join(dir, name, "version.go"), "package main\n\nconst version = \"v1\"\n")
+	}
+	write(t, filepath.Join(dir, ".git", "HEAD"), "ref: refs/heads/main\n")
+	write(t, filepath.Join(dir, "front", "fairlead.yaml"), fmt.Sprintf("services:\n  front:\n    main: .\n    args: [-port, \"%s\"]\n    env: {CALLS: \"{{billing}}\"}\n    dependencies: {billing: {main: ../billing}}\n", freeport.Get(t)))
+	write(t, filepath.Join(dir, "billing", "fairlead.yaml"), fmt.Sprintf("args: [-port, \"%s\"]\nenv: {VERSION_FILE: version.txt}\n", freeport.Get(t)))
+	a := p.run(t, filepath.Join(dir, "front"))
+	a.wait(t, "why billing ended", func(e api.Event) bool {
+		v, ok := e.(*api.ProblemEvent)
+		return ok && v.Code == "dependency-failed" && v.Message == "billing cannot be used: the service exited with code 1: open version.txt: no such file or directory"
+	})
+	write(t, filepath.Join(dir, "billing", "version.txt"), "v7\n")
+	write(t, filepath.Join(dir, "billing", "version.go"), "package main\n\nconst version = \"v2\"\n")
+	a.says(t, "front v1", "billing v7")
+	a.interrupt(t)
+	p.wantNothing(t)
+}
+
 // Two that need each other both come up, and both go.
 func TestLocalDependencyLoop(t *testing.T) {
 	p := newLocal(t)
