@@ -21,6 +21,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"golang.org/x/sync/errgroup"
+
 	"fairlead.dev/api"
 )
 
@@ -351,6 +353,32 @@ func (f *Forge) Identify(ctx context.Context, authors []Author) (map[string]stri
 	}
 	m, err := f.driver.identify(ctx, ask)
 	return m, f.problem("look for authors", err)
+}
+
+// atOnce is how many requests of one kind are under way: forges bound what one token does at a time.
+const atOnce = 4
+
+// each asks for the logins of several. The first error ends it.
+func each(ctx context.Context, authors []Author, ask func(context.Context, Author) (login string, err error)) (map[string]string, error) {
+	logins := make([]string, len(authors))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(atOnce)
+	for i, a := range authors {
+		group.Go(func() (err error) {
+			logins[i], err = ask(ctx, a)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	out := map[string]string{}
+	for i, l := range logins {
+		if l != "" {
+			out[authors[i].Email] = l
+		}
+	}
+	return out, nil
 }
 
 // Members are the people of teams as CODEOWNERS names these (organisation/team, on GitLab a group's path), by their logins. A team that

@@ -245,23 +245,21 @@ func (g *giteaAPI) identify(ctx context.Context, authors []Author) (map[string]s
 	if err != nil {
 		return nil, err
 	}
-	out := map[string]string{}
 	q := url.Values{"stat": {"false"}, "verification": {"false"}, "files": {"false"}}
-	for _, a := range authors {
+	return each(ctx, authors, func(ctx context.Context, a Author) (string, error) {
 		if a.Commit == "" {
-			continue
+			return "", nil
 		}
 		var c struct{ Author *giteaUser }
 		_, err := g.client.get(ctx, at+"/git/commits/"+a.Commit, q, &c)
-		switch {
-		case is(err, http.StatusNotFound, http.StatusUnprocessableEntity): // it is not pushed
-		case err != nil:
-			return nil, err
-		case c.Author != nil && c.Author.Login != "":
-			out[a.Email] = c.Author.Login
+		if is(err, http.StatusNotFound, http.StatusUnprocessableEntity) { // it is not pushed
+			return "", nil
 		}
-	}
-	return out, nil
+		if err != nil || c.Author == nil {
+			return "", err
+		}
+		return c.Author.Login, nil
+	})
 }
 
 // members looks for the team in the organisation's list, since its members are asked for by number. The search for teams knows only those

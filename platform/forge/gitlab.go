@@ -290,24 +290,19 @@ func (g *gitlabAPI) people(ctx context.Context) ([]Person, error) {
 
 // identify searches by address, which finds public ones, and for an administrator all. GitLab's commits do not name an account.
 func (g *gitlabAPI) identify(ctx context.Context, authors []Author) (map[string]string, error) {
-	out := map[string]string{}
-	for _, a := range authors {
+	return each(ctx, authors, func(ctx context.Context, a Author) (string, error) {
 		// username+ID is in the private address that GitLab gives to commits: 12-mira@users.noreply.gitlab.com.
 		if local, domain, _ := strings.Cut(a.Email, "@"); strings.HasPrefix(domain, "users.noreply.") {
 			if _, name, ok := strings.Cut(local, "-"); ok && loginPattern.MatchString(name) {
-				out[a.Email] = name
-				continue
+				return name, nil
 			}
 		}
 		var found []gitlabUser
-		if _, err := g.client.get(ctx, "/users", url.Values{"search": {a.Email}}, &found); err != nil {
-			return nil, err
+		if _, err := g.client.get(ctx, "/users", url.Values{"search": {a.Email}}, &found); err != nil || len(found) != 1 { // several are a guess
+			return "", err
 		}
-		if len(found) == 1 { // several are a guess
-			out[a.Email] = found[0].Username
-		}
-	}
-	return out, nil
+		return found[0].Username, nil
+	})
 }
 
 // members are a group's, those of the groups above it included (docs.gitlab.com/api/group_members).

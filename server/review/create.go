@@ -195,13 +195,8 @@ func (p *prepared) commit(ctx context.Context, files []api.ReviewChange, message
 	all := staged == len(files) && !slices.ContainsFunc(files, func(c api.ReviewChange) bool { return !c.Staged })
 	if !all {
 		// By path a file is committed as it is in the work tree, so what is staged of it alone is not what would be seen.
-		out, err := t.read(ctx, "diff", "--name-only", "-z", "--no-renames")
-		if err != nil {
-			return "", gitProblem("look for what is staged in part", err, "see what git status says")
-		}
-		further := strings.Split(out, "\x00")
 		for _, c := range files {
-			if c.Staged && slices.Contains(further, c.Path) {
+			if slices.Contains(t.partly, c.Path) {
 				return "", &api.Problem{Code: "review-partial", Message: c.Path + " is staged in part, and is to be committed beside files that are not staged", Hint: "stage the rest of it with git add, or take only what is staged"}
 			}
 		}
@@ -270,10 +265,10 @@ func tail(out string) string {
 // push adds the branch's commits to the remote's branch.
 func (t *tree) push(ctx context.Context, remote, branch string) error {
 	args := []string{"push"}
-	if _, err := os.Lstat(filepath.Join(t.top, ".gitmodules")); err == nil && t.config(ctx, "push.recurseSubmodules") == "" && t.config(ctx, "submodule.recurse") == "" {
+	if _, err := os.Lstat(filepath.Join(t.top, ".gitmodules")); err == nil && t.config("push.recursesubmodules") == "" && t.config("submodule.recurse") == "" {
 		args = append(args, "--recurse-submodules=check") // a review whose submodule nobody else has is none
 	}
-	if t.config(ctx, "branch."+branch+".merge") == "" {
+	if t.config("branch."+branch+".merge") == "" {
 		args = append(args, "--set-upstream")
 	}
 	args = append(args, remote, "refs/heads/"+branch+":refs/heads/"+branch)

@@ -98,12 +98,6 @@ func (g git) yes(ctx context.Context, args ...string) bool {
 	return err == nil
 }
 
-// config is a value of the user's or the repository's; empty where it is not set.
-func (g git) config(ctx context.Context, key string) string {
-	s, _ := g.line(ctx, "config", "--get", key)
-	return s
-}
-
 // gitProblem is what a person is told of a git command that failed, with what they can do.
 func gitProblem(act string, err error, hint string) error {
 	var p *api.Problem

@@ -9,17 +9,50 @@ import (
 )
 
 // Memory has the last plan, so that what is agreed to a moment later needs no look at everything again: only at whether the work tree is
-// as it was.
+// as it was. It has who people are on a forge too.
 //
 // It has a goroutine for what is read of a history meanwhile, which ends with Close. The zero value is ready.
 type Memory struct {
 	mu   sync.Mutex
 	last *prepared
 	of   Options
+	// logins are those of addresses on forges, by both; who was not found has an empty one.
+	logins map[[2]string]login
 
 	cancel context.CancelFunc // of what is done meanwhile; nil: nothing is
 	closed bool
 	wg     sync.WaitGroup
+}
+
+type login struct {
+	name string
+	at   time.Time
+}
+
+// loginStays is for how long it is believed who somebody is on a forge, or that they are not there.
+const loginStays = 15 * time.Minute
+
+// login is what was learned of an address.
+func (m *Memory) login(forge, email string) (name string, ok bool) {
+	if m == nil {
+		return "", false
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	l, ok := m.logins[[2]string{forge, email}]
+	return l.name, ok && time.Since(l.at) < loginStays
+}
+
+func (m *Memory) learn(forge, email, name string) {
+	if m == nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.logins == nil {
+		m.logins = map[[2]string]login{}
+	}
+	m.logins[[2]string{forge, email}] = login{name, time.Now()}
 }
 
 // meanwhile does something that nobody waits for, one at a time.

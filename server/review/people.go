@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"fairlead.dev/api"
@@ -125,7 +126,7 @@ func (p *prepared) dialect() codeowners.Dialect {
 }
 
 // suggest ranks, with what the forge knows of people.
-func (p *prepared) suggest(ctx context.Context, h *reviewer.History, c reviewer.Change, people []forge.Person) {
+func (p *prepared) suggest(ctx context.Context, o Options, h *reviewer.History, c reviewer.Change, people []forge.Person) {
 	known := reviewer.Known{Logins: map[string]string{}, Open: map[string]int{}}
 	var teams []string
 	for _, o := range c.Owners {
@@ -148,30 +149,8 @@ func (p *prepared) suggest(ctx context.Context, h *reviewer.History, c reviewer.
 		known.Open[q.Login] = q.Waiting
 	}
 	r := h.Rank(c, known)
-	if p.can {
-		// Few forges tell addresses: those of whom it matters are looked for.
-		var unknown []forge.Author
-		for _, s := range r.Suggestions {
-			if s.Login == "" && s.Email != "" {
-				a := forge.Author{Email: s.Email}
-				if p.forge.Kind != forge.GitLab { // which looks for the address alone
-					a.Commit = p.lastOf(ctx, s.Email)
-				}
-				if unknown = append(unknown, a); len(unknown) == maxUnknown {
-					break
-				}
-			}
-		}
-		if len(unknown) > 0 {
-			found, err := p.forge.Identify(ctx, unknown)
-			if err != nil {
-				p.note("not everybody's login is known: %s", said(err))
-			}
-			for email, l := range found {
-				known.Logins[strings.ToLower(email)] = l
-			}
-			r = h.Rank(c, known)
-		}
+	if p.can && p.identify(ctx, o, r.Suggestions, known.Logins) {
+		r = h.Rank(c, known)
 	}
 	asked := map[string]bool{}
 	if p.existing != nil {
@@ -196,6 +175,51 @@ func (p *prepared) suggest(ctx context.Context, h *reviewer.History, c reviewer.
 	for _, team := range r.Teams {
 		p.Teams = append(p.Teams, api.ReviewTeam{Name: team.Name, Why: team.Why})
 	}
+}
+
+// identify looks for the logins of those suggested first, since few forges tell addresses, and says whether it found any. What was found
+// out is known for the next time.
+func (p *prepared) identify(ctx context.Context, o Options, suggested []reviewer.Suggestion, logins map[string]string) (any bool) {
+	learn := func(email, login string) {
+		if login != "" {
+			logins[strings.ToLower(email)], any = login, true
+		}
+	}
+	var unknown []forge.Author
+	left := maxUnknown
+	for _, s := range suggested {
+		if s.Login != "" || s.Email == "" {
+			continue
+		}
+		if left--; left < 0 {
+			break
+		}
+		if login, ok := o.Memory.login(p.forge.URL, s.Email); ok {
+			learn(s.Email, login)
+		} else {
+			unknown = append(unknown, forge.Author{Email: s.Email})
+		}
+	}
+	if len(unknown) == 0 {
+		return any
+	}
+	if p.forge.Kind != forge.GitLab { // which looks for the address alone
+		var wg sync.WaitGroup
+		for i := range unknown {
+			wg.Go(func() { unknown[i].Commit = p.lastOf(ctx, unknown[i].Email) })
+		}
+		wg.Wait()
+	}
+	found, err := p.forge.Identify(ctx, unknown)
+	if err != nil {
+		p.note("not everybody's login is known: %s", said(err))
+		return any
+	}
+	for _, a := range unknown {
+		o.Memory.learn(p.forge.URL, a.Email, found[a.Email])
+		learn(a.Email, found[a.Email])
+	}
+	return any
 }
 
 // lastOf is a commit of somebody's that the base branch has, by which a forge can tell who they are; empty where there is none.

@@ -496,7 +496,7 @@ func (p *prepared) ask(ctx context.Context, o Options, suggest bool) (found func
 		}
 		limited, cancel := context.WithTimeout(ctx, forgeLimit)
 		defer cancel()
-		p.suggest(limited, h, change, people)
+		p.suggest(limited, o, h, change, people)
 	}
 }
 

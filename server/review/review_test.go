@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -183,6 +184,78 @@ func TestCreateStaged(t *testing.T) {
 	}
 	if got := r.git("status", "--porcelain"); got != "M total.go\n?? other.go" && got != " M total.go\n?? other.go" {
 		t.Errorf("the rest: %q", got)
+	}
+}
+
+// What a person has seen is told from everything else, also what has the same name, size and time, and what is staged beneath it.
+func TestState(t *testing.T) {
+	r := newRepo(t)
+	r.git("init", "-q", r.home+"/sub")
+	sub := func(args ...string) { r.git(append([]string{"-C", r.work + "/sub"}, args...)...) }
+	r.git("-C", r.home+"/sub", "commit", "-q", "--allow-empty", "-m", "first")
+	r.git("submodule", "--quiet", "add", r.home+"/sub", "sub")
+	r.file("link.txt", "x")
+	r.git("add", "-A")
+	r.git("commit", "-qm", "more")
+	at := time.Now().Add(-time.Hour)
+	same := func(name, text string) {
+		r.file(name, text)
+		if err := os.Chtimes(filepath.Join(r.work, name), at, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	link := func(to string) {
+		os.Remove(r.work + "/link.txt")
+		if err := os.Symlink(to, r.work+"/link.txt"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	seen := map[string]string{}
+	for _, step := range []struct {
+		name string
+		do   func()
+	}{
+		{"nothing", func() {}},
+		{"an edit", func() { same("total.go", "package a") }},
+		{"another of the same size", func() { same("total.go", "package b") }},
+		{"a new file", func() { r.file("new.go", "package shop") }},
+		{"more of it", func() { r.file("new.go", "package shop // more") }},
+		{"what is staged", func() { r.git("add", "total.go") }},
+		{"more than what is staged", func() { same("total.go", "package c") }},
+		{"other than what was staged", func() { r.git("add", "total.go"); same("total.go", "package d") }},
+		{"a symbolic link", func() { link("a") }},
+		{"another", func() { link("b") }},
+		{"a commit of a submodule", func() { sub("commit", "-q", "--allow-empty", "-m", "second") }},
+		{"another of it", func() { sub("commit", "-q", "--allow-empty", "-m", "third") }},
+		{"a removal", func() { os.Remove(r.work + "/go.mod") }},
+		{"the branch", func() { r.git("switch", "-qc", "(detached)") }},
+		{"none", func() { r.git("switch", "-q", "--detach") }},
+	} {
+		step.do()
+		state := func() (string, *tree) {
+			tr, err := look(t.Context(), r.work, r.env, true)
+			if err != nil {
+				t.Fatalf("%s: %v", step.name, err)
+			}
+			s, err := tr.state(t.Context())
+			if err != nil {
+				t.Fatalf("%s: %v", step.name, err)
+			}
+			return s, tr
+		}
+		s, tr := state()
+		if was, ok := seen[s]; ok {
+			t.Errorf("%s is taken for %s", step.name, was)
+		}
+		seen[s] = step.name
+		// A fetch changes nothing that was seen.
+		r.git("update-ref", "refs/remotes/origin/main", map[bool]string{true: "HEAD", false: "HEAD~1"}[len(seen)%2 == 0])
+		if again, _ := state(); again != s {
+			t.Errorf("%s is not what it was a moment before", step.name)
+		}
+		if want := map[string]string{"the branch": "(detached)"}; tr.branch != want[step.name] && (tr.branch != "main" || step.name == "none") {
+			t.Errorf("%s: the branch is %q", step.name, tr.branch)
+		}
 	}
 }
 

@@ -33,7 +33,7 @@ func (t *tree) templates(ctx context.Context, base string, kind forge.Kind) ([]t
 	}
 	// Only these folders: a whole tree may have a hundred thousand files.
 	args := []string{"ls-tree", "-r", "-z", "--full-tree", "--name-only", base, "--"}
-	for _, f := range []string{".github", ".gitlab/merge_request_templates", ".gitea", ".forgejo", "docs"} {
+	for _, f := range []string{".github", ".gitlab/merge_request_templates", ".gitea", ".forgejo", "docs", "PULL_REQUEST_TEMPLATE", "pull_request_template"} { // the last two are GitHub's
 		args = append(args, f+"/")
 	}
 	below, err := t.read(ctx, args...)
@@ -44,13 +44,8 @@ func (t *tree) templates(ctx context.Context, base string, kind forge.Kind) ([]t
 	if err != nil {
 		return nil, err
 	}
-	// GitHub's other place of several is at the top too.
-	several, err := t.read(ctx, "ls-tree", "-r", "-z", "--full-tree", "--name-only", base, "--", "PULL_REQUEST_TEMPLATE/", "pull_request_template/")
-	if err != nil {
-		return nil, err
-	}
 	var files []string
-	for p := range strings.SplitSeq(below+above+several, "\x00") {
+	for p := range strings.SplitSeq(below+above, "\x00") {
 		if p != "" && !slices.Contains(files, p) {
 			files = append(files, p)
 		}

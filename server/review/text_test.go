@@ -56,19 +56,20 @@ func TestFindTicket(t *testing.T) {
 
 func TestReadStatus(t *testing.T) {
 	h := " N... 100644 100644 100644 aaaa bbbb "
-	out := strings.Join([]string{"1 .M" + h + "a b.go", "1 M." + h + "staged.go", "1 A." + h + "new.go", "1 .D" + h + "gone.go", "1 .M S.M. 160000 160000 160000 aaaa aaaa sub",
+	out := strings.Join([]string{"1 .M" + h + "a b.go", "1 M." + h + "staged.go", "1 A." + h + "new.go", "1 MM" + h + "part.go", "1 .D" + h + "gone.go", "1 .M S.M. 160000 160000 160000 aaaa aaaa sub",
 		"2 R. N... 100644 100644 100644 aaaa bbbb R100 to.go", "from.go", "u UU N... 1 2 3 4 a b c clash.go", "? extra\nline", ""}, "\x00")
-	got, clash := readStatus(out)
+	got, clash, partly := readStatus(out)
 	want := []api.ReviewChange{{Path: "a b.go", Kind: "modified"}, {Path: "staged.go", Kind: "modified", Staged: true, Picked: true}, {Path: "new.go", Kind: "added", Staged: true, Picked: true},
+		{Path: "part.go", Kind: "modified", Staged: true, Picked: true},
 		{Path: "gone.go", Kind: "deleted"}, {Path: "sub", Kind: "submodule"}, {Path: "to.go", Kind: "renamed", Staged: true, Picked: true},
 		{Path: "from.go", Kind: "deleted", Staged: true, Picked: true}, {Path: "extra\nline", Kind: "untracked"}}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
-	if d := cmp.Diff([]string{"clash.go"}, clash); d != "" {
+	if d := cmp.Diff([][]string{{"clash.go"}, {"part.go"}}, [][]string{clash, partly}); d != "" {
 		t.Error(d)
 	}
-	if got, _ := readStatus("1 .M" + h + "a.go\x00? b.go\x00"); !got[0].Picked || got[1].Picked {
+	if got, _, _ := readStatus("1 .M" + h + "a.go\x00? b.go\x00"); !got[0].Picked || got[1].Picked {
 		t.Errorf("without anything staged: %+v", got)
 	}
 }
@@ -210,7 +211,7 @@ func FuzzRefresh(f *testing.F) {
 func FuzzStatus(f *testing.F) {
 	f.Add("1 .M N... 100644 100644 100644 aaaa bbbb a.go\x002 R. N... 1 2 3 a b R100 to\x00from\x00? x\x00u UU N... 1 2 3 4 a b c d\x00")
 	f.Fuzz(func(t *testing.T, out string) {
-		changes, _ := readStatus(out)
+		changes, _, _ := readStatus(out)
 		for _, c := range changes {
 			if c.Path == "" || c.Kind == "" {
 				t.Fatalf("%+v", c)

@@ -5,11 +5,15 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
+	"syscall"
 
 	"fairlead.dev/api"
 )
@@ -25,8 +29,11 @@ type tree struct {
 	status  string
 	changes []api.ReviewChange
 	clash   []string // paths with conflicts
+	partly  []string // paths of which only a part is staged
 	shallow bool
 	remotes []string
+	// settings are git's own that are asked for by config.
+	settings map[string]string
 }
 
 // look reads a work tree.
@@ -42,21 +49,64 @@ func look(ctx context.Context, dir string, env []string, alone bool) (*tree, err
 	}
 	t.top, t.dir, t.shallow = lines[0], lines[0], lines[2] == "true"
 	t.doing = underWay(lines[1])
-	if t.head, err = t.line(ctx, "rev-parse", "--verify", "--quiet", "HEAD^{commit}"); err != nil || t.head == "" {
-		return nil, &api.Problem{Code: "review-nothing", Message: "the repository has no commit yet", Hint: "commit something, and push the branch that reviews are for"}
-	}
-	t.branch, _ = t.line(ctx, "symbolic-ref", "--quiet", "--short", "HEAD") // fails where it is detached
 	// Untracked files one by one: what is agreed to is a list of files.
-	if t.status, err = t.read(ctx, "-c", "status.relativePaths=false", "status", "--porcelain=v2", "-z", "--untracked-files=all", "--ignore-submodules=none"); err != nil {
+	status, err := t.read(ctx, "-c", "status.relativePaths=false", "status", "--porcelain=v2", "-z", "--branch", "--no-ahead-behind", "--untracked-files=all", "--ignore-submodules=none")
+	if err != nil {
 		return nil, gitProblem("look for changes", err, "see what git status says")
 	}
-	t.changes, t.clash = readStatus(t.status)
+	t.readHead(status)
+	if t.head == "" {
+		return nil, &api.Problem{Code: "review-nothing", Message: "the repository has no commit yet", Hint: "commit something, and push the branch that reviews are for"}
+	}
+	if t.branch == detached { // which could be a branch's name
+		t.branch, _ = t.line(ctx, "symbolic-ref", "--quiet", "--short", "HEAD")
+	}
+	t.changes, t.clash, t.partly = readStatus(t.status)
 	remotes, err := t.read(ctx, "remote")
 	if err != nil {
 		return nil, gitProblem("list the remotes", err, "see what git remote says")
 	}
 	t.remotes = strings.Fields(remotes)
+	settings, err := t.read(ctx, "config", "--list", "-z")
+	if err != nil {
+		return nil, gitProblem("read git's configuration", err, "see what git config --list says")
+	}
+	t.settings = readConfig(settings)
 	return t, nil
+}
+
+// readConfig reads git-config(1)'s --list -z: of several values the last counts, and one without any is true.
+func readConfig(out string) map[string]string {
+	all := map[string]string{}
+	for entry := range strings.SplitSeq(out, "\x00") {
+		if key, value, ok := strings.Cut(entry, "\n"); ok {
+			all[key] = value
+		} else if entry != "" {
+			all[entry] = "true"
+		}
+	}
+	return all
+}
+
+// config is a value of the user's or the repository's; empty where it is not set. Section and name are in lower case.
+func (t *tree) config(key string) string { return t.settings[key] }
+
+// detached is what git status says in place of a branch.
+const detached = "(detached)"
+
+// readHead takes what git status --branch says before the changes: HEAD's commit and branch. The upstream, which a fetch changes, is left
+// out of the status.
+func (t *tree) readHead(status string) {
+	for strings.HasPrefix(status, "# ") {
+		line, rest, _ := strings.Cut(status, "\x00")
+		status = rest
+		if oid, ok := strings.CutPrefix(line, "# branch.oid "); ok && oid != "(initial)" {
+			t.head = oid
+		} else if name, ok := strings.CutPrefix(line, "# branch.head "); ok {
+			t.branch = name
+		}
+	}
+	t.status = status
 }
 
 // underWay says what git is in the middle of (git-status(1) looks at the same files); empty: nothing.
@@ -71,7 +121,7 @@ func underWay(gitDir string) string {
 }
 
 // readStatus reads git-status(1), "Porcelain Format Version 2", as -z writes it.
-func readStatus(out string) (changes []api.ReviewChange, clash []string) {
+func readStatus(out string) (changes []api.ReviewChange, clash, partly []string) {
 	parts := strings.Split(out, "\x00")
 	for i := 0; i < len(parts); i++ {
 		p := parts[i]
@@ -83,6 +133,9 @@ func readStatus(out string) (changes []api.ReviewChange, clash []string) {
 				return
 			}
 			c := api.ReviewChange{Path: path, Staged: xy[0] != '.'}
+			if c.Staged && xy[1] != '.' {
+				partly = append(partly, path)
+			}
 			switch {
 			case strings.HasPrefix(sub, "S") && sub[1] != 'C' && xy[0] == '.': // its commit is the same; its own files are not
 				c.Kind = "submodule"
@@ -125,28 +178,62 @@ func readStatus(out string) (changes []api.ReviewChange, clash []string) {
 		c := &changes[i]
 		c.Picked = c.Kind != "submodule" && (c.Staged || !staged && c.Kind != "untracked")
 	}
-	return changes, clash
+	return changes, clash, partly
 }
 
-// state stands for what a person has seen: HEAD, the branch, and what is not committed, with the contents of it.
+// state stands for what a person has seen: HEAD, the branch, and what is not committed, with the contents of it. git's status has the
+// hashes of what is staged; the files of the work tree are read.
 func (t *tree) state(ctx context.Context) (string, error) {
 	h := sha256.New()
 	for _, s := range []string{t.top, t.head, t.branch, t.status} {
 		h.Write([]byte(s + "\x01"))
 	}
-	for _, args := range [][]string{{"diff", "--no-ext-diff", "--no-textconv", "--binary"}, {"diff", "--no-ext-diff", "--no-textconv", "--binary", "--cached"}} {
-		out, err := t.read(ctx, args...)
-		if err != nil {
-			return "", gitProblem("look for changes", err, "see what git diff says")
-		}
-		h.Write([]byte(out + "\x01"))
-	}
 	for _, c := range t.changes {
-		if fi, err := os.Lstat(filepath.Join(t.top, c.Path)); err == nil && c.Kind == "untracked" {
-			h.Write([]byte(c.Path + strconv.FormatInt(fi.Size(), 10) + fi.ModTime().String()))
+		if err := ctx.Err(); err != nil {
+			return "", err
+		}
+		if err := t.stateOf(ctx, h, c); err != nil {
+			return "", &api.Problem{Code: "review-file", Message: "read " + c.Path + ": " + err.Error(), Hint: "make it readable"}
 		}
 	}
 	return hex.EncodeToString(h.Sum(nil)[:16]), nil
+}
+
+// stateOf adds what the work tree has of a change. A file that git does not know may be as large as a disk: its size and time have to do.
+func (t *tree) stateOf(ctx context.Context, h io.Writer, c api.ReviewChange) error {
+	path := filepath.Join(t.top, c.Path)
+	fi, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		io.WriteString(h, "removed\x01")
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(h, "%v %d\x01", fi.Mode(), fi.Size())
+	switch {
+	case c.Kind == "untracked":
+		io.WriteString(h, fi.ModTime().String())
+	case fi.IsDir(): // a submodule: the status does not say at which commit
+		sub := t.git
+		sub.dir = path
+		head, err := sub.line(ctx, "rev-parse", "HEAD")
+		io.WriteString(h, head)
+		return err
+	case fi.Mode()&fs.ModeSymlink != 0:
+		to, err := os.Readlink(path)
+		io.WriteString(h, to)
+		return err
+	case fi.Mode().IsRegular():
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		_, err = io.Copy(h, f)
+		return err
+	}
+	return nil
 }
 
 // places are where a branch is pushed to and what it is for.
@@ -171,13 +258,13 @@ func (t *tree) places(ctx context.Context, base string) (places, error) {
 	usual := cmp.Or(has("origin"), t.remotes[0])
 	var p places
 	if t.branch != "" {
-		p.push = cmp.Or(has(t.config(ctx, "branch."+t.branch+".pushRemote")), has(t.config(ctx, "remote.pushDefault")))
+		p.push = cmp.Or(has(t.config("branch."+t.branch+".pushremote")), has(t.config("remote.pushdefault")))
 		// A branch that follows another one, as one that was begun at origin/main does, says nothing of where it is pushed to.
-		if t.config(ctx, "branch."+t.branch+".merge") == "refs/heads/"+t.branch {
-			p.push = cmp.Or(p.push, has(t.config(ctx, "branch."+t.branch+".remote")))
+		if t.config("branch."+t.branch+".merge") == "refs/heads/"+t.branch {
+			p.push = cmp.Or(p.push, has(t.config("branch."+t.branch+".remote")))
 		}
 	}
-	p.push = cmp.Or(p.push, has(t.config(ctx, "remote.pushDefault")), usual)
+	p.push = cmp.Or(p.push, has(t.config("remote.pushdefault")), usual)
 	p.base = cmp.Or(has("upstream"), usual)
 	if t.onlyThere(ctx, p.base) {
 		p.base = p.push
