@@ -62,7 +62,7 @@ there stays. On a terminal it asks; elsewhere it does what the flags say.`,
 				return err
 			}
 			ask := !yes && !asJSON && interactive(os.Stdin) && interactive(os.Stderr)
-			r := reviews{f: f, env: os.Environ(), alone: !ask, memory: &review.Memory{}}
+			r := reviews{f: f, env: os.Environ(), alone: !ask, memory: &review.Memory{Brief: !ask || dry}}
 			defer r.memory.Close()
 			tell := progressLine(stderr, !asJSON)
 			plan, err := r.plan(c.Context(), req, tell)

@@ -22,6 +22,7 @@ const undoLimit = 10 * time.Second
 // updates the same review. Its errors are *api.Problem; what was done until then stays, and the next call goes on from there, but for a
 // branch whose commit failed: that is taken back.
 func Create(ctx context.Context, o Options, req api.ReviewRequest) (api.ReviewResult, error) {
+	defer o.Memory.begin()()
 	o.Base, o.Template, o.Ticket = cmp.Or(req.Base, o.Base), cmp.Or(req.Template, o.Template), cmp.Or(req.Ticket, o.Ticket)
 	p, err := o.Memory.recall(ctx, o, req)
 	if err == nil && p == nil {
@@ -143,7 +144,7 @@ func (p *prepared) prepareBranch(ctx context.Context, o Options, req api.ReviewR
 		p.Branch, p.head.Branch = name, name
 	}
 	if len(files) > 0 {
-		o.progress("committing %d files", len(files))
+		o.progress("committing %s", count(len(files), "file"))
 		if commit, err = p.commit(ctx, files, req.Message); err != nil {
 			return "", err
 		}

@@ -13,6 +13,9 @@ import (
 //
 // It has a goroutine for what is read of a history meanwhile, which ends with Close. The zero value is ready.
 type Memory struct {
+	// Brief: whoever has it ends soon, so that nothing is left for later.
+	Brief bool
+
 	mu   sync.Mutex
 	last *prepared
 	of   Options
@@ -20,6 +23,7 @@ type Memory struct {
 	logins map[[2]string]login
 
 	cancel context.CancelFunc // of what is done meanwhile; nil: nothing is
+	busy   int                // who waits for a draft
 	closed bool
 	wg     sync.WaitGroup
 }
@@ -55,7 +59,21 @@ func (m *Memory) learn(forge, email, name string) {
 	m.logins[[2]string{forge, email}] = login{name, time.Now()}
 }
 
-// meanwhile does something that nobody waits for, one at a time.
+// begin says that somebody waits for a draft, until end.
+func (m *Memory) begin() (end func()) {
+	if m == nil {
+		return func() {}
+	}
+	add := func(n int) {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.busy += n
+	}
+	add(1)
+	return func() { add(-1) }
+}
+
+// meanwhile does something that nobody waits for, one at a time, and begins it while nobody waits for something else.
 func (m *Memory) meanwhile(f func(context.Context)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -66,13 +84,17 @@ func (m *Memory) meanwhile(f func(context.Context)) {
 	m.cancel = cancel
 	m.wg.Go(func() {
 		defer cancel()
-		t := time.NewTimer(meanwhileAfter)
-		defer t.Stop()
-		select {
-		case <-t.C:
-			f(ctx)
-		case <-ctx.Done():
+		for busy := true; busy; {
+			select {
+			case <-time.After(meanwhileAfter):
+			case <-ctx.Done():
+				return
+			}
+			m.mu.Lock()
+			busy = m.busy > 0
+			m.mu.Unlock()
 		}
+		f(ctx)
 		m.mu.Lock()
 		m.cancel = nil
 		m.mu.Unlock()

@@ -13,6 +13,14 @@ import (
 
 func itoa(n int) string { return strconv.Itoa(n) }
 
+// count is a number of things in words: "1 file", "2 files".
+func count(n int, thing string) string {
+	if n != 1 {
+		thing += "s"
+	}
+	return itoa(n) + " " + thing
+}
+
 var (
 	prefixed     = regexp.MustCompile(`^[-\w./ ,]{1,40}: \S`)
 	conventional = regexp.MustCompile(`^(feat|fix|docs|chore|test|refactor|perf|build|ci|style)(\([-\w./]+\))?!?: \S`)

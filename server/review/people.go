@@ -20,7 +20,7 @@ func (p *prepared) history(ctx context.Context, o Options) (*reviewer.History, r
 	src := reviewer.Source{Dir: p.tree.top, Rev: p.places.ref, Cache: o.Cache, Progress: func(done, total int) {
 		o.progress("reading the history: %d of %d commits", done, total)
 	}}
-	if o.Memory != nil { // the rest can be read meanwhile
+	if o.Memory != nil && !o.Memory.Brief { // the rest can be read meanwhile
 		src.Recent = recentCommits
 	}
 	h, err := reviewer.Open(ctx, src)

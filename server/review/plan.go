@@ -55,7 +55,7 @@ const (
 	// maxUnknown bounds how many of the suggested are looked for on the forge: each may be a request, and the first are those who matter.
 	maxUnknown = 8
 	// recentCommits are enough for the first suggestions in a large repository: a second of reading, in place of one for each ten
-	// thousand. meanwhileAfter is when the rest is begun, unless something else is begun: not while somebody waits for the draft.
+	// thousand. meanwhileAfter is when the rest is begun, or later: not while somebody waits for the draft.
 	recentCommits  = 10_000
 	meanwhileAfter = 3 * time.Second
 	// blameLimit bounds how long it is found out whose lines are edited: the rest of the ranking does without.
@@ -109,7 +109,7 @@ func prepare(ctx context.Context, o Options, suggest bool) (*prepared, error) {
 		return nil, &api.Problem{Code: "review-busy", Message: "git is in the middle of " + t.doing + " here", Hint: "finish it, or give it up: git status says how"}
 	}
 	if len(t.clash) > 0 {
-		return nil, &api.Problem{Code: "review-conflict", Message: fmt.Sprintf("%d files have conflicts: %s", len(t.clash), strings.Join(t.clash[:min(3, len(t.clash))], ", ")), Hint: "resolve them first"}
+		return nil, &api.Problem{Code: "review-conflict", Message: fmt.Sprintf("there are conflicts in %s: %s", count(len(t.clash), "file"), strings.Join(t.clash[:min(3, len(t.clash))], ", ")), Hint: "resolve them first"}
 	}
 	p := &prepared{tree: t}
 	p.Dir, p.Commit, p.Changes, p.Reviewers = t.top, t.head, t.changes, []api.ReviewPerson{}

@@ -283,8 +283,22 @@ func TestMeanwhile(t *testing.T) {
 		if done != 1 {
 			t.Errorf("done %d", done)
 		}
+		m.meanwhile(func(context.Context) { done++ })
+		end := m.begin()
+		time.Sleep(5 * meanwhileAfter)
+		synctest.Wait()
+		if done != 1 {
+			t.Error("it was begun while a draft was waited for")
+		}
+		end()
+		time.Sleep(meanwhileAfter)
+		synctest.Wait()
+		if done != 2 {
+			t.Error("it was not begun after the draft")
+		}
 		m.meanwhile(func(ctx context.Context) { <-ctx.Done(); ended++ })
 		time.Sleep(meanwhileAfter)
+		synctest.Wait()
 		m.Close()
 		m.meanwhile(func(context.Context) { ended += 10 })
 		time.Sleep(meanwhileAfter)
