@@ -54,6 +54,14 @@ func TestFindTicket(t *testing.T) {
 	}
 }
 
+func TestReadConfig(t *testing.T) {
+	got := readConfig("remote.pushdefault\nold\x00remote.origin.url\nhttps://a:secret@x\x00http.https://x/.extraheader\nAuthorization: secret\x00branch.Feature.x.merge\nrefs/heads/a\nb\x00submodule.recurse\x00remote.pushdefault\nnew\x00")
+	want := map[string]string{"remote.pushdefault": "new", "branch.Feature.x.merge": "refs/heads/a\nb", "submodule.recurse": "true"}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+}
+
 func TestReadStatus(t *testing.T) {
 	h := " N... 100644 100644 100644 aaaa bbbb "
 	out := strings.Join([]string{"1 .M" + h + "a b.go", "1 M." + h + "staged.go", "1 A." + h + "new.go", "1 MM" + h + "part.go", "1 .D" + h + "gone.go", "1 .M S.M. 160000 160000 160000 aaaa aaaa sub",

@@ -75,14 +75,18 @@ func look(ctx context.Context, dir string, env []string, alone bool) (*tree, err
 	return t, nil
 }
 
-// readConfig reads git-config(1)'s --list -z: of several values the last counts, and one without any is true.
+// readConfig reads git-config(1)'s --list -z: of several values the last counts, and one without any is true. Only what is asked for is
+// kept, since others may be secrets, as a remote's address with a password.
 func readConfig(out string) map[string]string {
 	all := map[string]string{}
 	for entry := range strings.SplitSeq(out, "\x00") {
-		if key, value, ok := strings.Cut(entry, "\n"); ok {
+		key, value, ok := strings.Cut(entry, "\n")
+		if !ok {
+			value = "true"
+		}
+		switch section, _, _ := strings.Cut(key, "."); {
+		case section == "branch", section == "push", section == "submodule", key == "remote.pushdefault":
 			all[key] = value
-		} else if entry != "" {
-			all[entry] = "true"
 		}
 	}
 	return all
