@@ -5,7 +5,8 @@ type ReviewPlan struct {
 	Dir string `json:"dir"` // the work tree's top
 	// State stands for what was looked at. A request with another one's is refused: something has changed since.
 	State string `json:"state"`
-	// Branch is where the change is, or (New) will be put: a name that is free.
+	// Branch is where the change is, or (New) will be put: a name that is free. Where it is made of the proposed message, another
+	// message gives another name.
 	Branch string `json:"branch"`
 	New    bool   `json:"new,omitempty"`
 	Base   string `json:"base"`             // the branch that it is for

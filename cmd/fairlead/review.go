@@ -400,7 +400,7 @@ func printReview(w, errs io.Writer, p api.ReviewPlan, r api.ReviewResult) {
 	case r.Compare:
 		fmt.Fprintf(w, "%s is pushed; its review is opened at\n%s\n", clean(r.Branch), clean(r.URL))
 	case r.Made:
-		fmt.Fprintf(w, "draft review %s\n", clean(r.URL))
+		fmt.Fprintf(w, "draft review %s of %s\n", clean(r.URL), clean(r.Branch))
 	default:
 		fmt.Fprintf(w, "updated %s\n", clean(r.URL))
 	}

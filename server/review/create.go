@@ -113,6 +113,9 @@ func (p *prepared) prepareBranch(ctx context.Context, o Options, req api.ReviewR
 	t, was := p.tree, p.tree.branch
 	if p.New {
 		name := cmp.Or(req.Branch, p.Branch)
+		if subject, _, _ := strings.Cut(strings.TrimSpace(req.Message), "\n"); req.Branch == "" && len(files) > 0 && p.Title == p.Message && subject != p.Message {
+			name = t.newBranch(ctx, p.places.push, subject, p.ticket) // the plan's is made of the message that was proposed
+		}
 		if !t.yes(ctx, "check-ref-format", "--branch", name) || strings.HasPrefix(name, "-") {
 			return "", &api.Problem{Code: "review-branch", Message: fmt.Sprintf("%q cannot be the name of a branch", name), Hint: "use letters, digits, - and /"}
 		}

@@ -100,7 +100,7 @@ func TestGitea(t *testing.T) {
 		return got
 	}
 	got := get()
-	if !res.Made || !got.Draft || got.Title != "WIP: shop: three times" || got.Head.Ref != p.Branch || got.Head.Sha != res.Commit || got.Base.Ref != "main" || !slices.Equal(res.Asked, []string{"jo"}) ||
+	if !res.Made || !got.Draft || got.Title != "WIP: shop: three times" || got.Head.Ref != fmt.Sprint(issue.Number)+"-shop-three-times" || got.Head.Sha != res.Commit || got.Base.Ref != "main" || !slices.Equal(res.Asked, []string{"jo"}) ||
 		len(got.Asked) != 1 || got.Asked[0].Login != "jo" || len(res.Notes) != 1 || !strings.Contains(res.Notes[0], "nobody-at-all was not asked") {
 		t.Errorf("%+v\n%+v", res, got)
 	}

@@ -284,10 +284,11 @@ func (r *runner) editors() error {
 	if err != nil {
 		return err
 	}
+	env = append(env, "FAIRLEAD_TEST_VSIX="+vsix)
 	return errors.Join(
 		loud(extension, env, 5*time.Minute, "npm", "test", "--silent"),
 		// One after the other: two browsers starve each other on two processors.
-		loud(".", append(env, "FAIRLEAD_TEST_VSIX="+vsix), 40*time.Minute, "node", append([]string{"--test", "--test-concurrency=1", "--test-reporter=spec"}, tests...)...),
+		loud(".", env, 40*time.Minute, "node", append([]string{"--test", "--test-concurrency=1", "--test-reporter=spec"}, tests...)...),
 	)
 }
 
