@@ -65,6 +65,18 @@ func (l *Loaded) Origin(key string) string {
 	return "default"
 }
 
+// forgetOwn takes back what the top level of a file says of its own service alone, where another main package is asked for.
+func (l *Loaded) forgetOwn() {
+	d := Defaults()
+	l.Name, l.Args, l.Port, l.Dependencies = d.Name, d.Args, d.Port, d.Dependencies
+	for origin := range l.origins {
+		switch key, _, _ := strings.Cut(origin, "."); key {
+		case "name", "args", "port", "dependencies":
+			delete(l.origins, origin)
+		}
+	}
+}
+
 // Load reads all sources. It reports everything that is wrong at once; what is right is set all the same, so that an
 // editor has something to work with while its user types. The settings are to be used for a run only if there is no
 // problem of severity error.
@@ -91,6 +103,9 @@ func Load(opts Options) (*Loaded, []*api.Problem) {
 		r := &reader{file: name, base: filepath.Dir(name), root: l.Root, fail: fail, origins: l.origins}
 		n := r.parse(data)
 		r.top(n, &rep, &l.Settings)
+		if main := mainFlag(opts.Flags, dir); filepath.IsAbs(main) && (filepath.IsAbs(l.Main) && main != l.Main || l.Main == "" && !within(main, r.base)) {
+			l.forgetOwn()
+		}
 		l.Services = slices.Sorted(maps.Keys(rep.Services))
 		l.Service = chooseService(&rep, l.Services, opts.Service, dir, mainFlag(opts.Flags, dir))
 		if l.Service == "" && opts.Service != "" && len(l.Services) > 0 {

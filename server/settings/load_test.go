@@ -498,6 +498,33 @@ func TestServiceOfOtherMain(t *testing.T) {
 	}
 }
 
+// What the top level says of its own service, it does not say of another main package; what is for all of them, it does.
+func TestTopLevelOfOtherMain(t *testing.T) {
+	own := "name: front\nargs: [a]\nport: 7\nenv: {A: b}\ndependencies: {billing: {main: ./cmd/billing}}\n"
+	dir := write(t, ".git", "/", "cmd/front/x.go", "", "cmd/billing/x.go", "", "fairlead.yaml", own+"main: ./cmd/front\n", "cmd/front/fairlead.yaml", own, "tools/fairlead.yaml", own, "tools/x/x.go", "")
+	for _, tt := range []struct {
+		dir, main string
+		own       bool
+	}{
+		{".", "", true}, {".", "./cmd/front", true}, {".", "./cmd/billing", false}, {".", "example.com/front", true},
+		{"cmd/front", "", true}, {"cmd/front", ".", true}, {"cmd/front", "../billing", false},
+		{"tools", "./x", true}, {"tools", "../cmd/front", false},
+	} {
+		o := Options{Dir: filepath.Join(dir, tt.dir), User: "-"}
+		if tt.main != "" {
+			o.Flags = []Flag{{Name: "--main", Key: "main", Values: []string{tt.main}}}
+		}
+		l := load(t, o)
+		want := map[bool]string{true: "front [a] 7 1 map[A:b]", false: " [] 0 0 map[A:b]"}[tt.own]
+		if got := fmt.Sprint(l.Name, l.Args, l.Port, len(l.Dependencies), l.Env); strings.ReplaceAll(got, " ", "") != strings.ReplaceAll(want, " ", "") {
+			t.Errorf("--main %q in %s: %s, want %s", tt.main, tt.dir, got, want)
+		}
+		if o := l.Origin("name"); (o == "default") == tt.own {
+			t.Errorf("--main %q in %s: the name is from %s", tt.main, tt.dir, o)
+		}
+	}
+}
+
 // A mode may be written short; what is set later replaces its own name only, and a flag's mode leaves the seed.
 func TestDependencies(t *testing.T) {
 	dir := write(t, ".git/", "/", "fairlead.yaml", "dependencies:\n  postgres: {mode: fresh, seed: load}\n  redis: fresh\n  noise: off\n  rates.finance: shared\n")

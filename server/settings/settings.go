@@ -13,7 +13,8 @@ type Settings struct {
 	// Name of the service: a DNS label. Environments and what the pod is called are named after it. Without it, the name
 	// is made from the main package's import path.
 	Name string `yaml:"name" check:"label" scope:"repository" example:"orders"`
-	// Main is the main package to build: a folder, relative to this file, or an import path. Without it, it is found.
+	// Main is the main package to build: a folder, relative to this file, or an import path. Without it, it is found. `name`, `args`, `port` and
+	// `dependencies` beside it are of this one: where another is asked for, they do not count.
 	Main string `yaml:"main" check:"main" scope:"repository" example:"./cmd/orders"`
 	// Args are the arguments that the service is started with.
 	Args []string `yaml:"args" check:"argument" loose:"true" example:"[--port, 8080]"`
