@@ -65,7 +65,7 @@ func prepareAs(ctx context.Context, f folders, fs *forms, r api.RunRequest, as s
 				return server.Reloaded{}, api.Problems(err, "settings")
 			}
 			if native {
-				now.process.Dir = set.process.Dir
+				now.process.Dir = set.process.Dir // no setting's
 			}
 			var ps []*api.Problem
 			if now.on != set.on || !maps.Equal(now.trees, set.trees) || now.name != set.name || now.main != set.main || !reflect.DeepEqual(now.needs, set.declared) {

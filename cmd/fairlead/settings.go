@@ -96,9 +96,6 @@ func loadSettings(dir, service string, o runOptions) (choice, error) {
 	if o.args != nil {
 		c.process.Args = o.args
 	}
-	if c.on == "local" {
-		c.process.Dir = dir // findService knows better where the service is of another module
-	}
 	c.build = build.Config{Target: api.Target{OS: "linux", Arch: runtime.GOARCH}, Native: c.on == "local", Environ: o.env, Flags: l.Build.Flags, Tags: l.Build.Tags, Env: pairs(l.Build.Env)}
 	k := l.Kubernetes
 	c.kube = kube.Options{Kubeconfig: k.Kubeconfig, Context: k.Context, Namespace: k.Namespace,

@@ -179,10 +179,10 @@ func (p *prepared) suggest(ctx context.Context, o Options, h *reviewer.History, 
 
 // identify looks for the logins of those suggested first, since few forges tell addresses, and says whether it found any. What was found
 // out is known for the next time.
-func (p *prepared) identify(ctx context.Context, o Options, suggested []reviewer.Suggestion, logins map[string]string) (any bool) {
+func (p *prepared) identify(ctx context.Context, o Options, suggested []reviewer.Suggestion, logins map[string]string) (some bool) {
 	learn := func(email, login string) {
 		if login != "" {
-			logins[strings.ToLower(email)], any = login, true
+			logins[strings.ToLower(email)], some = login, true
 		}
 	}
 	var unknown []forge.Author
@@ -201,7 +201,7 @@ func (p *prepared) identify(ctx context.Context, o Options, suggested []reviewer
 		}
 	}
 	if len(unknown) == 0 {
-		return any
+		return some
 	}
 	if p.forge.Kind != forge.GitLab { // which looks for the address alone
 		var wg sync.WaitGroup
@@ -213,13 +213,13 @@ func (p *prepared) identify(ctx context.Context, o Options, suggested []reviewer
 	found, err := p.forge.Identify(ctx, unknown)
 	if err != nil {
 		p.note("not everybody's login is known: %s", said(err))
-		return any
+		return some
 	}
 	for _, a := range unknown {
 		o.Memory.learn(p.forge.URL, a.Email, found[a.Email])
 		learn(a.Email, found[a.Email])
 	}
-	return any
+	return some
 }
 
 // lastOf is a commit of somebody's that the base branch has, by which a forge can tell who they are; empty where there is none.

@@ -221,9 +221,9 @@ func (t *tree) stateOf(ctx context.Context, h io.Writer, c api.ReviewChange) err
 	case fi.IsDir(): // a submodule: the status does not say at which commit
 		sub := t.git
 		sub.dir = path
-		head, err := sub.line(ctx, "rev-parse", "HEAD")
+		head, _ := sub.line(ctx, "rev-parse", "--verify", "--quiet", "HEAD") // fails where it has no commit yet
 		io.WriteString(h, head)
-		return err
+		return ctx.Err()
 	case fi.Mode()&fs.ModeSymlink != 0:
 		to, err := os.Readlink(path)
 		io.WriteString(h, to)

@@ -130,6 +130,7 @@ func serveHTTP2(rt *route, client, server *wire.Conn) {
 // forward reads one side's frames until its end. What take does not handle goes on as it is, from where it was read to, together
 // with what is at hand beside it.
 func (c *connection) forward(from *bufio.Reader, to *half, take func(f *frame, payload []byte) (pass bool, err error)) error {
+	var f frame
 	run := 0 // how many of the bytes at hand go on as they are
 	write := func() error {
 		if run == 0 {
@@ -145,8 +146,8 @@ func (c *connection) forward(from *bufio.Reader, to *half, take func(f *frame, p
 	}
 	for {
 		b, _ := from.Peek(from.Buffered())
-		f := parse(b[run:])
-		if f == nil || frameHeader+f.length > len(b)-run { // what is whole may go, before more is waited for
+		known := f.parse(b[run:])
+		if !known || frameHeader+f.length > len(b)-run { // what is whole may go, before more is waited for
 			if err := write(); err != nil {
 				return err
 			}
@@ -155,12 +156,12 @@ func (c *connection) forward(from *bufio.Reader, to *half, take func(f *frame, p
 			}
 			var err error
 			switch {
-			case f == nil:
+			case !known:
 				_, err = from.Peek(frameHeader)
 			case f.length <= wholeFrame:
 				_, err = from.Peek(frameHeader + f.length)
 			default:
-				err = large(from, f, to, take)
+				err = large(from, &f, to, take)
 			}
 			if err != nil {
 				return err
@@ -183,11 +184,11 @@ func (c *connection) forward(from *bufio.Reader, to *half, take func(f *frame, p
 				}
 			}
 			var err error
-			if payload, err = collect(from, f, payload); err != nil {
+			if payload, err = collect(from, &f, payload); err != nil {
 				return err
 			}
 		}
-		pass, err := take(f, payload)
+		pass, err := take(&f, payload)
 		if err != nil {
 			return err
 		}
@@ -202,17 +203,14 @@ func (c *connection) forward(from *bufio.Reader, to *half, take func(f *frame, p
 	}
 }
 
-// parse reads a frame's header, where there is a whole one.
-func parse(b []byte) *frame {
+// parse reads a frame's header, and says whether there is a whole one.
+func (f *frame) parse(b []byte) bool {
 	if len(b) < frameHeader {
-		return nil
+		return false
 	}
-	return &frame{
-		length: int(b[0])<<16 | int(b[1])<<8 | int(b[2]),
-		kind:   b[3],
-		flags:  b[4],
-		stream: binary.BigEndian.Uint32(b[5:]) & (1<<31 - 1),
-	}
+	f.length = int(b[0])<<16 | int(b[1])<<8 | int(b[2])
+	f.kind, f.flags, f.stream = b[3], b[4], binary.BigEndian.Uint32(b[5:])&(1<<31-1)
+	return true
 }
 
 // large forwards a DATA frame that is not kept as a whole, as several: one that comes slowly would hold up the other streams. They
