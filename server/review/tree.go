@@ -221,9 +221,9 @@ func (t *tree) stateOf(ctx context.Context, h io.Writer, c api.ReviewChange) err
 	case fi.IsDir(): // a submodule: the status does not say at which commit
 		sub := t.git
 		sub.dir = path
-		head, _ := sub.line(ctx, "rev-parse", "--verify", "--quiet", "HEAD") // fails where it has no commit yet
+		head, err := sub.line(ctx, "rev-parse", "HEAD") // it has one: git lists no submodule without a commit
 		io.WriteString(h, head)
-		return ctx.Err()
+		return err
 	case fi.Mode()&fs.ModeSymlink != 0:
 		to, err := os.Readlink(path)
 		io.WriteString(h, to)
