@@ -201,9 +201,11 @@ func (s *stream) reason(c *client, err error) error {
 	return &api.Problem{Code: api.CodeLost, Message: fmt.Sprintf("the connection to pod %s was lost: %s", s.pod, cmp.Or(said, oneLine(err.Error())))}
 }
 
-// notThere are the words of kubelet and containerd for a container that has ended ("ttrpc: closed": its shim has). They
-// come as text only.
-var notThere = regexp.MustCompile(`container not found|container not created|CONTAINER_EXITED|container .*is not running|cannot exec in a stopped|task .*not found|container .*in state exited|ttrpc: closed`)
+// notThere are the words of kubelet, of container runtimes (containerd's CRI and its shim, CRI-O, cri-dockerd) and of runc for
+// a container that has ended, or that ends while a command is started in it. They come as text only.
+var notThere = regexp.MustCompile(`container not (found|created|running)|CONTAINER_EXITED|container .*is not (created or )?running|` +
+	`cannot exec (in )?a (container that has )?(stopped|deleted)|procReady not received|task .*not found|find container .*not found|` +
+	`container .*in state exited|ttrpc: closed`)
 
 // fallsBack tells whether SPDY may work where websocket did not: an API server before 1.30, a proxy that knows no
 // websocket, or a Role that allows "create" only, which API servers before 1.35 do not take for a websocket's GET.
