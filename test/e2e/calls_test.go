@@ -265,6 +265,31 @@ func TestCallDenied(t *testing.T) {
 	if !found {
 		t.Errorf("the registry: %+v", r.Services)
 	}
+	submit(t, p.m.ok(t, w.service("orders"), "access"))
+	eventually(t, "no problem any more", func() error {
+		if all := p.refusedCalls(t, a); len(all) > 0 {
+			return fmt.Errorf("%+v", all)
+		}
+		return nil
+	})
+	// A call that was just written.
+	write(t, filepath.Join(w.service("orders"), "thrice.go"), strings.NewReplacer("/twice", "/thrice", "/both", "/third", "never", "seldom").Replace(twice))
+	eventually(t, "the new call", func() error {
+		if said, err := get(a.url(t) + "/thrice"); err != nil || said != "" { // what is unknown is answered by "/"
+			return fmt.Errorf("%q %v", said, err)
+		}
+		return nil
+	})
+	denied = time.Now()
+	eventually(t, "the new call's line", func() error {
+		all := p.refusedCalls(t, a)
+		i := slices.IndexFunc(all, func(p api.Problem) bool { return p.Call != nil && p.Call.Method == "GET /third" })
+		if i < 0 || filepath.Base(all[i].File) != "thrice.go" {
+			return fmt.Errorf("%+v", all)
+		}
+		return nil
+	})
+	t.Logf("a new call is on its line after %s", time.Since(denied).Round(time.Millisecond))
 }
 
 // In a cluster it is the same, for a dependency under its own name at the port that the service listens on itself, shared or
