@@ -68,6 +68,10 @@ bench-review: ## from the button to the open draft, on a Gitea here, in a reposi
 bench-grant: ## from a pushed grant until the agent's registry tells it: a bare repository here, a real Gitea by HTTP (built the first time)
 	$(GO) test -run '^$$' -bench Grant -benchtime 15x ./platform/forge
 
+bench-denied: build ## from a request that needs a call that is not granted until that is a problem on its line
+	@$(GO) run ./bridge/payload/gen -version $(VERSION) -raw bin
+	FAIRLEAD_TEST_BIN=$(CURDIR)/bin/fairlead FAIRLEAD_PAYLOAD=$(CURDIR)/bin $(GO) test -run '^$$' -bench CallDenied -benchtime 9x -timeout 20m ./test/e2e
+
 bench-janitor: ## the janitor's pass over 1,000 environments (needs make cluster, and FAIRLEAD_TEST_KUBECONFIG)
 	$(GO) test -run '^$$' -bench Janitor -benchtime 20x ./bridge/kube/janitor
 
@@ -80,4 +84,4 @@ generate: ## what is made from comments and tables: settings.md, the JSON schema
 clean: ## remove what build made
 	rm -rf bin dist editors/vscode/bin editors/vscode/dist editors/vscode/out bridge/payload/files/*.zst bridge/payload/files/*.sum
 
-.PHONY: help build platform payload vsix demo test race fuzz cluster cluster-down bench-edit bench-debug bench-lsp bench-logs bench-env bench-reviewers bench-review bench-janitor bench-grant generate pictures clean
+.PHONY: help build platform payload vsix demo test race fuzz cluster cluster-down bench-edit bench-debug bench-lsp bench-logs bench-env bench-reviewers bench-review bench-janitor bench-grant bench-denied generate pictures clean
