@@ -13,7 +13,7 @@ export async function review(client: Client, from: unknown): Promise<void> {
   const notes = reviewNotes(plan);
   if (notes) void vscode.window.showInformationMessage(`Fairlead: ${notes}`);
   const commit = await pickFiles(plan);
-  const asked = commit && (await pickReviewers(plan));
+  const asked = commit && (await pickReviewers(plan, commit.message));
   if (!asked) return;
   try {
     await client.execute('fairlead.reviewCreate', { dir: plan.dir, state: plan.state, base: plan.base, ...commit, ...asked });
@@ -70,8 +70,8 @@ async function pickFiles(plan: ReviewPlan): Promise<{ files?: string[]; message?
 }
 
 /** pickReviewers asks who is to be asked, and is where the user says yes; undefined: the user has left. */
-async function pickReviewers(plan: ReviewPlan): Promise<{ reviewers: string[]; teams: string[] } | undefined> {
-  const title = reviewTitle(plan);
+async function pickReviewers(plan: ReviewPlan, typed?: string): Promise<{ reviewers: string[]; teams: string[] } | undefined> {
+  const title = reviewTitle(plan, typed);
   const rows = reviewRows(plan);
   if (rows.length === 0) {
     const go = { label: `$(git-pull-request-draft) ${plan.existing ? 'Update the Review' : 'Create the Draft'}`, detail: plan.title };

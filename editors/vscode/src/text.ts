@@ -84,10 +84,12 @@ export function keptText(s: Service, now = new Date()): string {
 /** reviewText names a review as a row of its service does. */
 export const reviewText = (r: Review): string => (r.draft ? 'Draft review' : 'Review') + (r.number > 0 ? ` #${r.number}` : '');
 
-/** reviewTitle says above every step of a draft review what it is a step of. */
-export function reviewTitle(p: ReviewPlan): string {
+/** reviewTitle says above every step of a draft review what it is a step of. A new branch is named after the message, and not as planned where another was typed. */
+export function reviewTitle(p: ReviewPlan, typed?: string): string {
   const what = p.existing ? `Update Review${p.existing.number > 0 ? ` #${p.existing.number}` : ''}` : 'Create Draft Review';
-  return `${what}: ${p.new ? 'new branch ' : ''}${p.branch} for ${p.base} on ${p.forge}`;
+  const otherwise = typed !== undefined && p.title === p.message && typed.trim().split('\n')[0] !== p.message;
+  const branch = !p.new ? p.branch : otherwise ? 'a new branch' : `new branch ${p.branch}`;
+  return `${what}: ${branch} for ${p.base} on ${p.forge}`;
 }
 
 export const changeText = (c: ReviewChange): string => (c.staged ? `${c.kind}, staged` : c.kind);

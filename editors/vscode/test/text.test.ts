@@ -120,6 +120,8 @@ test('what a plan of a review says, in rows and words', () => {
   const plan = (o: object): ReviewPlan => toReviewPlan({ dir: '/w/shop', state: 's1', branch: 'fix-total', base: 'main', forge: 'Gitea (team/shop)', commits: [], ...o });
   assert.throws(() => toReviewPlan({ dir: '/w/shop' }), /did not say what the review would be/, 'a plan that cannot be agreed to');
   assert.equal(reviewTitle(plan({ new: true })), 'Create Draft Review: new branch fix-total for main on Gitea (team/shop)');
+  assert.equal(reviewTitle(plan({ new: true, message: 'fix the total', title: 'fix the total' }), 'round the total\n\nMore.'), 'Create Draft Review: a new branch for main on Gitea (team/shop)');
+  assert.equal(reviewTitle(plan({ new: true, message: 'fix the total', title: 'fix the total' }), 'fix the total\n\nMore.'), 'Create Draft Review: new branch fix-total for main on Gitea (team/shop)');
   assert.equal(reviewTitle(plan({ existing: { number: 7, url: 'http://x/7' } })), 'Update Review #7: fix-total for main on Gitea (team/shop)');
   const p = plan({
     commits: [{}, {}], behind: 2, changes: [{ path: 'a.go', kind: 'modified', staged: true, picked: true }, { kind: 'untracked' }, 'x'], notes: ['the clone is shallow', 7],
