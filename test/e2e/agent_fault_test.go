@@ -124,6 +124,7 @@ func TestTwoAgents(t *testing.T) {
 
 // An agent that was stopped for a while (a laptop that slept) goes on where it was.
 func TestAgentSlept(t *testing.T) {
+	t.Parallel()
 	p := newKube(t)
 	s := newTiny(t, "v1")
 	a := p.run(t, s.dir, "--", "-port", p.port(t))

@@ -95,6 +95,7 @@ func TestCheckout(t *testing.T) {
 
 // A save while the one before it is on its way.
 func TestSaveDuringTransfer(t *testing.T) {
+	t.Parallel()
 	p := newKube(t)
 	s := newShop(t, "v0")
 	a := p.run(t, s.dir, "--", "-port", p.port(t))

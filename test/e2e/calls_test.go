@@ -295,6 +295,7 @@ func TestCallDenied(t *testing.T) {
 // In a cluster it is the same, for a dependency under its own name at the port that the service listens on itself, shared or
 // fresh: the service, its variables and its names are as they are in staging.
 func TestCallDeniedInCluster(t *testing.T) {
+	t.Parallel()
 	p := newIsolated(t)
 	s := newTiny(t, "v1")
 	calling := strings.Replace(tiny, `	http.HandleFunc("/say",`, `	http.HandleFunc("/peer", func(w http.ResponseWriter, r *http.Request) {

@@ -83,6 +83,7 @@ func TestAPIServerStopped(t *testing.T) {
 // The credentials expire in the middle: the next connection is refused, which says what to do, and once somebody has logged in
 // again the session goes on with what was saved meanwhile.
 func TestCredentialsExpire(t *testing.T) {
+	t.Parallel()
 	p := newKube(t)
 	p.as(t, nil)
 	config := p.args[slices.Index(p.args, "--kubeconfig")+1]
@@ -133,6 +134,7 @@ func TestCredentialsExpire(t *testing.T) {
 
 // The connection is cut in mid-transfer, at offset after offset of what the agent sends.
 func TestConnectionCut(t *testing.T) {
+	t.Parallel()
 	p := newKube(t)
 	cut := newCutter(t, p.c)
 	for i, s := range p.args {

@@ -23,6 +23,7 @@ import (
 // first, a copy where it is fresh, and staging's again. It goes with the environment, which is in a namespace of its own, and
 // staging stays as it was.
 func TestDependencies(t *testing.T) {
+	t.Parallel()
 	p := newIsolated(t)
 	s := newTiny(t, "v1")
 	p.stage(t, p.c.push(t, s, "e2e/tiny"))

@@ -73,6 +73,7 @@ func TestDiskFullInPod(t *testing.T) {
 // A volume on the node's disk has no such end: a pod that keeps more in it than it may is evicted. Its replacement gets
 // the last good build, like that of a pod that was deleted, though the old one stays on.
 func TestPodEvicted(t *testing.T) {
+	t.Parallel()
 	p := newKube(t)
 	p.smallVolumes(t, corev1.StorageMediumDefault)
 	s := newTiny(t, "v1")

@@ -74,6 +74,7 @@ func TestEnvLocal(t *testing.T) {
 
 // An environment on Kubernetes: its agent renews its lease; kept it outlives its front end; unused it sleeps, wakes with
 // the next run, sleeps again and goes.
+// It runs alone: every agent of the same owner tells what is due.
 func TestEnvKubernetes(t *testing.T) {
 	p := newKube(t)
 	s := newTiny(t, "v1")

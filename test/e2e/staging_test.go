@@ -95,6 +95,7 @@ func TestStagingTemplate(t *testing.T) {
 // The lines of the staging Deployment's other containers come beside the service's own: in order, once each, of a pod that
 // took another's place too. Without the right to read them there is a warning. An init container that fails says why.
 func TestOtherContainers(t *testing.T) {
+	t.Parallel()
 	p := newKube(t)
 	s := newTiny(t, "v1")
 	image := p.c.push(t, s, "e2e/tiny")
