@@ -120,7 +120,7 @@ func TestPortal(t *testing.T) {
 		status            int
 		says              string
 	}{
-		{"portal.example.com", "/", "", 401, `href="/sign-in/start?to=%2F"`},
+		{"portal.example.com", "/", "", 401, `href="./sign-in/start?to=%2F"`},
 		{"other.example.com", "/", "", 421, "this is not the portal of other.example.com"},
 		{"portal.example.com", "/v1/grants?caller=checkout", "read-it", 200, `"caller":"checkout","grants":[]`},
 		{"portal.example.com", "/v1/grants?caller=checkout", "read-it-not", 401, `"code":"unauthorized"`},

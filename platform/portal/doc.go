@@ -4,7 +4,8 @@
 //
 // # Pages
 //
-// HTML that is whole without JavaScript. Everybody who is signed in sees all of it.
+// HTML that is whole without JavaScript. Everybody who is signed in sees all of it. Addresses in it are relative, for a proxy that
+// shows the portal under a path.
 //
 //	GET  /                     the services
 //	GET  /services/NAME        whose it is, what it calls, who calls it, its endpoints
@@ -51,7 +52,8 @@
 // # What it defends
 //
 //	another site's form        a strict cookie, Sec-Fetch-Site and Origin, and a token in each form
-//	DNS rebinding              the Host header must be the portal's
+//	DNS rebinding              the Host header must be the portal's. Where an editor forwards the port under another name, only the sign-in
+//	                           with a code of SignInURL is open to that name, and its session is good under no third one
 //	framing                    frame-ancestors 'none'. Options.Frames lets VS Code's own pages, whose schemes no site has; the cookie is
 //	                           partitioned there
 //	script by a name           html/template, and a Content-Security-Policy without inline

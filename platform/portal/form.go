@@ -64,16 +64,16 @@ func (p *Portal) form(w http.ResponseWriter, r *http.Request, s session) {
 		p.fail(w, r, stale, http.StatusBadGateway)
 		return
 	}
-	p.drawForm(w, r.Context(), http.StatusOK, snap, a, s, nil, nil, stale)
+	p.drawForm(w, r, http.StatusOK, snap, a, s, nil, nil, stale)
 }
 
-func (p *Portal) drawForm(w http.ResponseWriter, ctx context.Context, status int, snap *registry.Snapshot, a ask, s session, faults []fault, changes []string, stale error) {
+func (p *Portal) drawForm(w http.ResponseWriter, r *http.Request, status int, snap *registry.Snapshot, a ask, s session, faults []fault, changes []string, stale error) {
 	d := formPage{Ask: a, Faults: faults, Changes: changes, Names: names(snap)}
 	d.Caller, d.CallerKnown = serviceOf(snap, a.Caller)
 	d.Callee, _ = serviceOf(snap, a.Callee)
 	d.CalleeKnown, _ = snap.Grants(a.Caller, a.Callee)
 	if a.Caller == "" || a.Callee == "" || a.Caller == a.Callee {
-		p.draw(w, status, "choose", page{Title: titled("Request access", faults), User: s.user, CSRF: s.csrf, Data: d, Stale: words(stale)})
+		p.draw(w, r, status, "choose", page{Title: titled("Request access", faults), User: s.user, CSRF: s.csrf, Data: d, Stale: words(stale)})
 		return
 	}
 	grant := grantOf(snap, a.Caller, a.Callee)
@@ -82,11 +82,11 @@ func (p *Portal) drawForm(w http.ResponseWriter, ctx context.Context, status int
 	d.Direct, d.Why, d.Base = now.Direct, now.Why, now.String()
 	d.Treatment = cmp.Or(a.Environments, now.Environments, shared)
 	d.All = slices.Contains(a.Methods, "*")
-	d.Hit, d.Other = p.rows(ctx, d.Callee, a, grant.Methods)
+	d.Hit, d.Other = p.rows(r.Context(), d.Callee, a, grant.Methods)
 	// Each drawing has a number of its own, so that a form that comes back with faults is still one change when it is sent twice.
 	d.Ask.Nonce = rand.Text()
 	title := fmt.Sprintf("%s calls %s", a.Caller, a.Callee)
-	p.draw(w, status, "form", page{Title: titled(title, faults), User: s.user, CSRF: s.csrf, Data: d, Stale: words(stale)})
+	p.draw(w, r, status, "form", page{Title: titled(title, faults), User: s.user, CSRF: s.csrf, Data: d, Stale: words(stale)})
 }
 
 func titled(title string, faults []fault) string {
@@ -123,31 +123,31 @@ func (p *Portal) submit(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if len(faults) > 0 {
-		p.drawForm(w, r.Context(), http.StatusUnprocessableEntity, snap, a, s, faults, nil, nil)
+		p.drawForm(w, r, http.StatusUnprocessableEntity, snap, a, s, faults, nil, nil)
 		return
 	}
 	if out, ok := p.outcome(a.request(s.user).ID); ok && len(faults) == 0 { // sent before: it says what became of it then
-		http.Redirect(w, r, "/requests/"+out.Request.ID, http.StatusSeeOther)
+		see(w, r, "/requests/"+out.Request.ID)
 		return
 	}
 	if governed, _ := snap.Grants(a.Caller, a.Callee); !governed {
-		p.drawForm(w, r.Context(), http.StatusConflict, snap, a, s, nil, []string{notGoverned(a.Callee)}, nil)
+		p.drawForm(w, r, http.StatusConflict, snap, a, s, nil, []string{notGoverned(a.Callee)}, nil)
 		return
 	}
 	if changes := a.Base.changes(baseOf(snap, a, s.user), a); len(changes) > 0 {
-		p.drawForm(w, r.Context(), http.StatusConflict, snap, a, s, nil, changes, nil)
+		p.drawForm(w, r, http.StatusConflict, snap, a, s, nil, changes, nil)
 		return
 	}
 	out, err := p.do(r.Context(), snap, a.request(s.user))
 	if pr := new(api.Problem); errors.As(err, &pr) && pr.Code == "registry-changed" {
-		p.drawForm(w, r.Context(), http.StatusConflict, snap, a, s, nil, []string{pr.Message + "."}, nil)
+		p.drawForm(w, r, http.StatusConflict, snap, a, s, nil, []string{pr.Message + "."}, nil)
 		return
 	}
 	if err != nil {
 		p.fail(w, r, err, http.StatusBadGateway)
 		return
 	}
-	http.Redirect(w, r, "/requests/"+out.Request.ID, http.StatusSeeOther)
+	see(w, r, "/requests/"+out.Request.ID)
 }
 
 func notGoverned(callee string) string {
@@ -252,5 +252,5 @@ func (p *Portal) result(w http.ResponseWriter, r *http.Request, s session) {
 	if strings.HasPrefix(out.Result.Review, "https://") || strings.HasPrefix(out.Result.Review, "http://") {
 		d.Link = out.Result.Review
 	}
-	p.draw(w, http.StatusOK, "result", page{Title: title, User: s.user, CSRF: s.csrf, Data: d})
+	p.draw(w, r, http.StatusOK, "result", page{Title: title, User: s.user, CSRF: s.csrf, Data: d})
 }

@@ -77,8 +77,12 @@ func (p *Portal) guard(next http.Handler) http.Handler {
 			_, _ = w.Write([]byte("ok\n"))
 			return
 		}
-		if !p.hosts[strings.ToLower(r.Host)] {
-			p.refuse(w, r, http.StatusMisdirectedRequest, &api.Problem{Code: "wrong-host", Message: "this is not the portal of " + printable(r.Host), Hint: "open " + p.url.String()})
+		if !p.hosts[strings.ToLower(r.Host)] && !p.shownElsewhere(r) {
+			hint := "open " + p.url.String()
+			if p.o.Local != nil {
+				hint += ", or a form from the editor (Request access)"
+			}
+			p.refuse(w, r, http.StatusMisdirectedRequest, &api.Problem{Code: "wrong-host", Message: "this is not the portal of " + printable(r.Host), Hint: hint})
 			return
 		}
 		// A sign-in comes from the opening file, which is no site. Its code is all that it needs, and nobody else has it.
@@ -100,6 +104,21 @@ func (p *Portal) guard(next http.Handler) http.Handler {
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(30 * time.Second)) // a recorder in a test has none
 		next.ServeHTTP(w, r)
 	})
+}
+
+// shownElsewhere lets in a request with another Host than the portal's: where an editor runs in a browser or on another machine, it
+// forwards the port under a name that only it knows. The sign-in that SignInURL leads to is open to all names, and its code is
+// nobody's who was not given the address; all else takes a session that was begun under the same name. So a site whose name was made
+// to resolve to this machine gets a form in which it has nothing to fill in.
+func (p *Portal) shownElsewhere(r *http.Request) bool {
+	if p.o.Local == nil {
+		return false
+	}
+	if strings.HasPrefix(r.URL.Path, "/static/") || r.Method == http.MethodGet && strings.HasPrefix(r.URL.Path, "/sign-in/to/") || r.Method == http.MethodPost && r.URL.Path == "/sign-in" {
+		return true
+	}
+	_, _, ok := p.session(r)
+	return ok && !strings.HasPrefix(r.URL.Path, "/v1/")
 }
 
 func enter(slots chan struct{}) bool {

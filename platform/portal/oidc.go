@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -218,7 +219,7 @@ func (p *Portal) finishLogin(w http.ResponseWriter, r *http.Request) {
 		refuse(http.StatusForbidden, "the provider's token is not valid", err)
 		return
 	}
-	key, _ := p.sessions.add(user, p.now())
+	key, _ := p.sessions.add(user, strings.ToLower(r.Host), p.now())
 	p.setCookie(w, r, key)
-	p.hop(w, one.to)
+	p.hop(w, r, one.to)
 }

@@ -191,7 +191,7 @@ func TestOIDC(t *testing.T) {
 	p := newIDP(t)
 	s := oidcSite(t, p, nil)
 	asked := s.send("GET", link, nil, nil)
-	if asked.status != http.StatusUnauthorized || !strings.Contains(asked.body, `href="/sign-in/start?to=%2Frequest%3Fcaller%3Dcheckout`) {
+	if asked.status != http.StatusUnauthorized || !strings.Contains(asked.body, `href="./sign-in/start?to=%2Frequest%3Fcaller%3Dcheckout`) {
 		t.Fatalf("%d %s", asked.status, asked.body)
 	}
 	back, bound := s.begin(link)
@@ -199,7 +199,7 @@ func TestOIDC(t *testing.T) {
 		t.Errorf("the sign-in's cookie is %v", bound)
 	}
 	done := s.finish(back, bound)
-	if done.status != http.StatusOK || len(done.cookies) != 1 || done.header.Get("Refresh") != "0; url="+link {
+	if done.status != http.StatusOK || len(done.cookies) != 1 || done.header.Get("Refresh") != "0; url=.."+link {
 		t.Fatalf("%d %v %s", done.status, done.header, done.body)
 	}
 	if c := done.cookies[0]; c.SameSite != http.SameSiteStrictMode || !c.HttpOnly {
@@ -303,7 +303,7 @@ func TestCookiesByHTTPS(t *testing.T) {
 	w := httptest.NewRecorder()
 	portal.Handler().ServeHTTP(w, r)
 	all := w.Result().Cookies()
-	key, _ := portal.sessions.add(user, time.Now())
+	key, _ := portal.sessions.add(user, "", time.Now())
 	portal.setCookie(w, r, key)
 	all = append(all, w.Result().Cookies()...)
 	for _, line := range w.Header()["Set-Cookie"] {

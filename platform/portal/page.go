@@ -36,6 +36,7 @@ var pages = func() map[string]*template.Template {
 
 // page is what the frame around every page needs.
 type page struct {
+	Root  string // relative, of the portal's first page; draw sets it
 	Title string
 	User  registry.Author
 	CSRF  string
@@ -50,8 +51,27 @@ func words(err error) string {
 	return err.Error()
 }
 
+// rootOf leads from a request's path to the portal's first page. Addresses in pages are relative, since an editor in a browser
+// shows a port of its machine under a path of its own (code-server's /proxy/PORT/), which is gone when a request comes here.
+func rootOf(r *http.Request) string {
+	if depth := strings.Count(r.URL.EscapedPath(), "/") - 1; depth > 0 {
+		return strings.Repeat("../", depth)
+	}
+	return "./"
+}
+
+// relative leads from a request's path to a path of the portal.
+func relative(r *http.Request, path string) string { return rootOf(r) + strings.TrimPrefix(path, "/") }
+
+// see answers with 303 to a path of the portal.
+func see(w http.ResponseWriter, r *http.Request, path string) {
+	w.Header().Set("Location", relative(r, path)) // http.Redirect would make it absolute
+	w.WriteHeader(http.StatusSeeOther)
+}
+
 // draw renders first: a template that fails is no half page.
-func (p *Portal) draw(w http.ResponseWriter, status int, name string, d page) {
+func (p *Portal) draw(w http.ResponseWriter, r *http.Request, status int, name string, d page) {
+	d.Root = rootOf(r)
 	var b bytes.Buffer
 	if err := pages[name].ExecuteTemplate(&b, "frame", d); err != nil {
 		p.log.Error("portal: draw a page", "page", name, "error", err)
@@ -103,7 +123,7 @@ func (p *Portal) refuse(w http.ResponseWriter, r *http.Request, status int, pr *
 		d.User, d.CSRF = s.user, s.csrf
 	}
 	d.Title, d.Data = "Error: "+pr.Message, pr
-	p.draw(w, status, "problem", d)
+	p.draw(w, r, status, "problem", d)
 }
 
 // fail answers with what the registry said.
@@ -143,7 +163,7 @@ func (p *Portal) services(w http.ResponseWriter, r *http.Request, s session) {
 	for _, n := range names(snap) {
 		rows = append(rows, serviceRow{*snap.Services[n], callers[n]})
 	}
-	p.draw(w, http.StatusOK, "services", page{Title: "Services", User: s.user, CSRF: s.csrf, Data: struct {
+	p.draw(w, r, http.StatusOK, "services", page{Title: "Services", User: s.user, CSRF: s.csrf, Data: struct {
 		Services []serviceRow
 		Problems []*api.Problem
 	}{rows, snap.Problems}, Stale: words(stale)})
@@ -181,5 +201,5 @@ func (p *Portal) service(w http.ResponseWriter, r *http.Request, s session) {
 	for _, n := range snap.Callers(sv.Name) {
 		d.Callers = append(d.Callers, callerRow{n, grantOf(snap, n, sv.Name)})
 	}
-	p.draw(w, http.StatusOK, "service", page{Title: sv.Name, User: s.user, CSRF: s.csrf, Data: d, Stale: words(stale)})
+	p.draw(w, r, http.StatusOK, "service", page{Title: sv.Name, User: s.user, CSRF: s.csrf, Data: d, Stale: words(stale)})
 }

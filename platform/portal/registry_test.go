@@ -150,7 +150,7 @@ func TestOthersPush(t *testing.T) {
 	if g := events(); len(g.Grants[0].Methods) != 1 {
 		t.Fatalf("%+v", g)
 	}
-	if a := s.send("GET", "/services/billing", nil, nil); !strings.Contains(a.body, `<a href="/services/checkout">`) {
+	if a := s.send("GET", "/services/billing", nil, nil); !strings.Contains(a.body, `<a href="../services/checkout">`) {
 		t.Error("the page does not say it")
 	}
 }

@@ -114,6 +114,56 @@ func TestHost(t *testing.T) {
 	}
 }
 
+// An editor in a browser, or on another machine, shows the portal under a name of its own. What it was given signs in there; nothing
+// else does, and the session is good there alone, beside the portal's own address.
+func TestShownElsewhere(t *testing.T) {
+	s := newSite(t, shop(), nil)
+	s.cookie = nil
+	at := func(host string) http.Header { return http.Header{"Host": {host}} }
+	const here = "code.example.com"
+	u, err := url.Parse(s.p.SignInURL("/services/billing"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := s.send("GET", u.Path, nil, at(here))
+	if page.status != http.StatusOK || !strings.Contains(page.body, `action="../../sign-in"`) || !strings.Contains(page.body, `href="../../static/portal.css"`) {
+		t.Errorf("%d %s", page.status, page.body)
+	}
+	if a := s.send("GET", "/static/portal.css", nil, at(here)); a.status != http.StatusOK {
+		t.Errorf("the style: %d", a.status)
+	}
+	// What is typed could be typed into another one's page.
+	if a := s.send("POST", "/sign-in", url.Values{"code": {s.p.Code()}}, at(here)); a.status != http.StatusUnauthorized || len(a.cookies) != 0 {
+		t.Errorf("a code that is typed: %d %v", a.status, a.cookies)
+	}
+	in := s.send("POST", "/sign-in", url.Values{"code": {u.Fragment}, "to": {"/services/billing"}}, at(here))
+	if in.status != http.StatusOK || len(in.cookies) != 1 || in.header.Get("Refresh") != "0; url=./services/billing" {
+		t.Fatalf("%d %v", in.status, in.header)
+	}
+	for _, path := range []string{"/", "/services/billing", "/sign-in", link} {
+		if a := s.send("GET", path, nil, at(here)); a.status != http.StatusMisdirectedRequest || strings.Contains(a.body, "takes money") {
+			t.Errorf("%s without a session: %d", path, a.status)
+		}
+	}
+	s.cookie = in.cookies[0]
+	form := s.send("GET", link, nil, at("Code.Example.com"))
+	if form.status != http.StatusOK {
+		t.Fatalf("%d %s", form.status, form.body)
+	}
+	for host, want := range map[string]int{"evil.example": http.StatusMisdirectedRequest, here + ":8443": http.StatusMisdirectedRequest, strings.TrimPrefix(s.url, "http://"): http.StatusOK} {
+		if a := s.send("GET", "/services/billing", nil, at(host)); a.status != want {
+			t.Errorf("the session at %s: %d, want %d", host, a.status, want)
+		}
+	}
+	if a := s.send("GET", "/v1/services", nil, http.Header{"Host": {here}, "Authorization": {"Bearer agent-token"}}); a.status != http.StatusMisdirectedRequest {
+		t.Errorf("a program: %d", a.status)
+	}
+	sent := s.send("POST", "/request", fields(form.body), http.Header{"Host": {here}, "Origin": {"https://" + here}})
+	if sent.status != http.StatusSeeOther || !strings.HasPrefix(sent.header.Get("Location"), "./requests/") {
+		t.Errorf("%d %v", sent.status, sent.header)
+	}
+}
+
 // A default port may be said, or not.
 func TestDefaultPort(t *testing.T) {
 	for address, want := range map[string]string{"https://Portal.example.com": "portal.example.com:443", "https://portal.example.com:443": "portal.example.com", "https://portal.example.com:8443": "portal.example.com:8443"} {
@@ -174,7 +224,7 @@ func TestMarkup(t *testing.T) {
 	bad := f
 	bad.Set("other", `"><script>alert(1)</script>`)
 	q := url.QueryEscape(evil)
-	own := regexp.MustCompile(`<script src="/static/portal.js" defer></script>`)
+	own := regexp.MustCompile(`<script src="(\.{1,2}/)+static/portal.js" defer></script>`)
 	for name, a := range map[string]answer{
 		"services": s.send("GET", "/", nil, nil), "checkout": s.send("GET", "/services/checkout", nil, nil), "billing": s.send("GET", "/services/billing", nil, nil),
 		"hostile": s.send("GET", "/services/"+url.PathEscape(evil), nil, nil), "none": s.send("GET", "/services/"+url.PathEscape(evil+"2"), nil, nil),
@@ -202,7 +252,7 @@ func TestLocalPath(t *testing.T) {
 	s := newSite(t, shop(), nil)
 	for _, to := range []string{"//evil.example/", "https://evil.example/"} {
 		a := s.send("POST", "/sign-in", url.Values{"code": {s.p.Code()}, "to": {to}}, nil)
-		if a.status != http.StatusOK || a.header.Get("Refresh") != "0; url=/" || strings.Contains(a.body, "evil") {
+		if a.status != http.StatusOK || a.header.Get("Refresh") != "0; url=./" || strings.Contains(a.body, "evil") {
 			t.Errorf("%s: %d %v", to, a.status, a.header)
 		}
 	}
@@ -216,7 +266,7 @@ func TestCode(t *testing.T) {
 	code := s.p.Code()
 	// From the opening file, which is no site.
 	first := s.send("POST", "/sign-in", url.Values{"code": {" " + strings.ToLower(code) + "\n"}, "to": {"/services/billing"}}, http.Header{"Origin": {"null"}, "Sec-Fetch-Site": {"cross-site"}})
-	if first.status != http.StatusOK || len(first.cookies) != 1 || first.header.Get("Refresh") != "0; url=/services/billing" {
+	if first.status != http.StatusOK || len(first.cookies) != 1 || first.header.Get("Refresh") != "0; url=./services/billing" {
 		t.Fatalf("%d %v", first.status, first.header)
 	}
 	c := first.cookies[0]
@@ -289,7 +339,7 @@ func TestFollowedFromElsewhere(t *testing.T) {
 	s := newSite(t, shop(), nil)
 	s.cookie = nil
 	a := s.send("GET", link, nil, http.Header{"Sec-Fetch-Site": {"cross-site"}})
-	if a.status != http.StatusOK || a.header.Get("Refresh") != "0; url="+link || strings.Contains(a.body, "takes money") {
+	if a.status != http.StatusOK || a.header.Get("Refresh") != "0; url=."+link || strings.Contains(a.body, "takes money") {
 		t.Errorf("%d %v", a.status, a.header)
 	}
 	if a := s.send("GET", link, nil, http.Header{"Sec-Fetch-Site": {"same-origin"}}); a.status != http.StatusUnauthorized {

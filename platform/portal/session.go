@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,6 +22,7 @@ const (
 type session struct {
 	user    registry.Author
 	csrf    string
+	host    string // whose Host the sign-in had
 	expires time.Time
 }
 
@@ -30,8 +32,8 @@ type sessions struct {
 	m  map[[32]byte]session
 }
 
-func (s *sessions) add(user registry.Author, now time.Time) (string, session) {
-	key, se := rand.Text()+rand.Text(), session{user: user, csrf: rand.Text(), expires: now.Add(sessionFor)}
+func (s *sessions) add(user registry.Author, host string, now time.Time) (string, session) {
+	key, se := rand.Text()+rand.Text(), session{user: user, csrf: rand.Text(), host: host, expires: now.Add(sessionFor)}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.m == nil {
@@ -62,33 +64,38 @@ func (s *sessions) remove(key string) {
 // codes are one-time codes of the local user.
 type codes struct {
 	mu sync.Mutex
-	m  map[[32]byte]time.Time
+	m  map[[32]byte]code
 }
 
-func (c *codes) add(now time.Time) string {
-	code := rand.Text()
+type code struct {
+	until     time.Time
+	elsewhere bool // it signs in under another Host too
+}
+
+func (c *codes) add(now time.Time, elsewhere bool) string {
+	text := rand.Text()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.m == nil {
-		c.m = map[[32]byte]time.Time{}
+		c.m = map[[32]byte]code{}
 	}
-	for k, until := range c.m {
-		if !now.Before(until) || len(c.m) >= maxCodes {
+	for k, v := range c.m {
+		if !now.Before(v.until) || len(c.m) >= maxCodes {
 			delete(c.m, k)
 		}
 	}
-	c.m[sha256.Sum256([]byte(code))] = now.Add(codeFor)
-	return code
+	c.m[sha256.Sum256([]byte(text))] = code{now.Add(codeFor), elsewhere}
+	return text
 }
 
 // take uses a code up.
-func (c *codes) take(code string, now time.Time) bool {
-	k := sha256.Sum256([]byte(code))
+func (c *codes) take(text string, now time.Time, elsewhere bool) bool {
+	k := sha256.Sum256([]byte(text))
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	until, ok := c.m[k]
+	v, ok := c.m[k]
 	delete(c.m, k)
-	return ok && now.Before(until)
+	return ok && now.Before(v.until) && (v.elsewhere || !elsewhere)
 }
 
 // cookieName is that of the session's cookie. The prefix __Host- keeps a neighbour of the same domain from setting it.
@@ -116,11 +123,12 @@ func (p *Portal) setCookie(w http.ResponseWriter, r *http.Request, key string) {
 // framed says whether the page is shown inside of another. Browsers say so themselves, pages cannot.
 func framed(r *http.Request) bool { return r.Header.Get("Sec-Fetch-Dest") == "iframe" }
 
-// session finds who sent the request.
+// session finds who sent the request. One that was begun under another Host than the portal's is good under that one.
 func (p *Portal) session(r *http.Request) (session, string, bool) {
+	host := strings.ToLower(r.Host)
 	for _, name := range []string{p.cookieName(false), p.cookieName(true)} {
 		for _, c := range r.CookiesNamed(name) {
-			if s, ok := p.sessions.get(c.Value, p.now()); ok {
+			if s, ok := p.sessions.get(c.Value, p.now()); ok && (p.hosts[host] || s.host == host) {
 				return s, c.Value, true
 			}
 		}

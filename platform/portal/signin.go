@@ -16,14 +16,15 @@ import (
 )
 
 // Code makes a one-time code for the local user. It is used up by one sign-in, and old after ten minutes.
-func (p *Portal) Code() string { return p.codes.add(p.now()) }
+func (p *Portal) Code() string { return p.codes.add(p.now(), false) }
 
 // SignInURL is an address that signs in and goes on to a path of the portal. The code is in the fragment, which no browser sends and
-// no log has. It must not be a process's argument, which others on the machine can read: see OpeningFile.
+// no log has. It must not be a process's argument, which others on the machine can read: see OpeningFile. An editor may show it at
+// another address that leads here: the code is good there too.
 func (p *Portal) SignInURL(path string) string {
 	u := *p.url
 	// The path it goes on to is one word: editors decode and encode addresses on their way, and a query within a query is then another.
-	u.Path, u.Fragment = "/sign-in/to/"+base64.RawURLEncoding.EncodeToString([]byte(localPath(path))), p.Code()
+	u.Path, u.Fragment = "/sign-in/to/"+base64.RawURLEncoding.EncodeToString([]byte(localPath(path))), p.codes.add(p.now(), true)
 	return u.String()
 }
 
@@ -68,7 +69,7 @@ func (p *Portal) signedIn(next func(http.ResponseWriter, *http.Request, session)
 		to := localPath(r.URL.RequestURI())
 		if r.Header.Get("Sec-Fetch-Site") == "cross-site" && !framed(r) {
 			// Followed from another site, the strict cookie stays at home. From our own page it comes along.
-			p.hop(w, to)
+			p.hop(w, r, to)
 			return
 		}
 		p.askWho(w, r, http.StatusUnauthorized, to, "")
@@ -76,9 +77,10 @@ func (p *Portal) signedIn(next func(http.ResponseWriter, *http.Request, session)
 }
 
 // hop goes on to a path by a page, where a redirect would be a part of another site's navigation.
-func (p *Portal) hop(w http.ResponseWriter, to string) {
+func (p *Portal) hop(w http.ResponseWriter, r *http.Request, to string) {
+	to = relative(r, to)
 	w.Header().Set("Refresh", "0; url="+to)
-	p.draw(w, http.StatusOK, "hop", page{Title: "One moment", Data: to})
+	p.draw(w, r, http.StatusOK, "hop", page{Title: "One moment", Data: to})
 }
 
 type signInPage struct {
@@ -88,16 +90,16 @@ type signInPage struct {
 	Start string // where a provider is asked
 }
 
-func (p *Portal) askWho(w http.ResponseWriter, _ *http.Request, status int, to, problem string) {
+func (p *Portal) askWho(w http.ResponseWriter, r *http.Request, status int, to, problem string) {
 	d := signInPage{Local: p.o.Local != nil, To: to, Error: problem}
 	title := "Sign in"
 	if problem != "" {
 		title = "Error: " + title
 	}
 	if !d.Local {
-		d.Start = "/sign-in/start?" + url.Values{"to": {to}}.Encode()
+		d.Start = relative(r, "/sign-in/start?"+url.Values{"to": {to}}.Encode())
 	}
-	p.draw(w, status, "sign-in", page{Title: title, Data: d})
+	p.draw(w, r, status, "sign-in", page{Title: title, Data: d})
 }
 
 func (p *Portal) signIn(w http.ResponseWriter, r *http.Request) {
@@ -121,13 +123,14 @@ func (p *Portal) exchange(w http.ResponseWriter, r *http.Request) {
 	}
 	to := localPath(r.PostForm.Get("to"))
 	code := strings.ToUpper(strings.TrimSpace(r.PostForm.Get("code")))
-	if len(code) > 64 || !p.codes.take(code, p.now()) {
+	host := strings.ToLower(r.Host)
+	if len(code) > 64 || !p.codes.take(code, p.now(), !p.hosts[host]) {
 		p.askWho(w, r, http.StatusUnauthorized, to, "That code is not valid: it was used already, is older than ten minutes, or has a typing error. Each code works once; get a new one where you got this one.")
 		return
 	}
-	key, _ := p.sessions.add(*p.o.Local, p.now())
+	key, _ := p.sessions.add(*p.o.Local, host, p.now())
 	p.setCookie(w, r, key)
-	p.hop(w, to)
+	p.hop(w, r, to)
 }
 
 func (p *Portal) signOut(w http.ResponseWriter, r *http.Request) {
@@ -142,7 +145,7 @@ func (p *Portal) signOut(w http.ResponseWriter, r *http.Request) {
 	for _, framed := range []bool{false, true} {
 		http.SetCookie(w, &http.Cookie{Name: p.cookieName(framed), Path: "/", MaxAge: -1, HttpOnly: true, Secure: p.url.Scheme == "https" || framed, SameSite: http.SameSiteStrictMode})
 	}
-	http.Redirect(w, r, "/sign-in", http.StatusSeeOther)
+	see(w, r, "/sign-in")
 }
 
 func (p *Portal) refuseForged(w http.ResponseWriter, r *http.Request) {

@@ -97,7 +97,11 @@ func submit(t testing.TB, address string, offered ...string) string {
 			t.Fatalf("%s %s: %s %v\n%s", method, to, resp.Status, err, b)
 		}
 		if _, next, ok := strings.Cut(resp.Header.Get("Refresh"), "url="); ok { // so that a strict cookie is sent
-			return do("GET", resp.Request.URL.Scheme+"://"+resp.Request.URL.Host+next, nil)
+			to, err := resp.Request.URL.Parse(next)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return do("GET", to.String(), nil)
 		}
 		return resp.Request.URL, string(b)
 	}
