@@ -4,9 +4,13 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"html"
 	"io"
 	"net"
 	"net/http"
+	"net/http/cookiejar"
+	"net/http/httptest"
+	"net/http/httputil"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -161,6 +165,78 @@ func TestShownElsewhere(t *testing.T) {
 	sent := s.send("POST", "/request", fields(form.body), http.Header{"Host": {here}, "Origin": {"https://" + here}})
 	if sent.status != http.StatusSeeOther || !strings.HasPrefix(sent.header.Get("Location"), "./requests/") {
 		t.Errorf("%d %v", sent.status, sent.header)
+	}
+}
+
+// All of it works below a path that its proxy takes off, as code-server's /proxy/PORT/ is: no address leads out of it.
+func TestBelowAPath(t *testing.T) {
+	s := newSite(t, shop(), nil)
+	target, err := url.Parse(s.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const below = "/proxy/8080"
+	editor := httptest.NewServer(http.StripPrefix(below, &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(target)
+		r.Out.Host = r.In.Host
+	}}))
+	defer editor.Close()
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &http.Client{Jar: jar}
+	do := func(method, at string, form url.Values) (*http.Response, string) {
+		t.Helper()
+		r, err := http.NewRequest(method, at, strings.NewReader(form.Encode()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		r.Header.Set("Origin", editor.URL)
+		res, err := c.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		b, err := io.ReadAll(res.Body)
+		if err != nil || res.StatusCode != http.StatusOK || !strings.HasPrefix(res.Request.URL.Path, below+"/") {
+			t.Fatalf("%s %s: %d %v, at %s\n%s", method, at, res.StatusCode, err, res.Request.URL, b)
+		}
+		return res, string(b)
+	}
+	from := func(res *http.Response, to string) string {
+		t.Helper()
+		u, err := res.Request.URL.Parse(html.UnescapeString(to))
+		if err != nil || !strings.HasPrefix(u.Path, below+"/") {
+			t.Fatalf("%q leads to %v from %s (%v)", to, u, res.Request.URL, err)
+		}
+		return u.String()
+	}
+	u, err := url.Parse(s.p.SignInURL(link))
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, page := do("GET", editor.URL+below+u.Path, nil)
+	res, _ = do("POST", from(res, regexp.MustCompile(`action="([^"]*sign-in)"`).FindStringSubmatch(page)[1]), url.Values{"code": {u.Fragment}, "to": {link}})
+	form, page := do("GET", from(res, strings.TrimPrefix(res.Header.Get("Refresh"), "0; url=")), nil)
+	f := fields(page)
+	seen := map[string]bool{}
+	for res, todo := form, []string{page}; len(todo) > 0; todo = todo[1:] {
+		for _, m := range regexp.MustCompile(`(?:href|src)="([^"#][^"]*)"`).FindAllStringSubmatch(todo[0], -1) {
+			if at := from(res, m[1]); !seen[at] {
+				seen[at] = true
+				if _, text := do("GET", at, nil); at == from(res, "./") {
+					todo = append(todo, text)
+				}
+			}
+		}
+	}
+	if len(seen) < 6 {
+		t.Errorf("only %d addresses were looked at: %v", len(seen), seen)
+	}
+	if _, page = do("POST", from(form, regexp.MustCompile(`action="([^"]*)" id="request"`).FindStringSubmatch(page)[1]), f); !strings.Contains(page, "<h1>Granted</h1>") {
+		t.Errorf("it is not granted:\n%s", page)
 	}
 }
 
