@@ -287,8 +287,8 @@ func (r *runner) editors() error {
 	env = append(env, "FAIRLEAD_TEST_VSIX="+vsix)
 	return errors.Join(
 		loud(extension, env, 5*time.Minute, "npm", "test", "--silent"),
-		// One after the other: two browsers starve each other on two processors.
-		loud(".", env, 40*time.Minute, "node", append([]string{"--test", "--test-concurrency=1", "--test-reporter=spec"}, tests...)...),
+		// Two at once: one leaves half of two processors idle, and more of them starve each other.
+		loud(".", env, 40*time.Minute, "node", append([]string{"--test", "--test-concurrency=2", "--test-reporter=spec"}, tests...)...),
 	)
 }
 
