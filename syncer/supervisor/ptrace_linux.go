@@ -118,8 +118,16 @@ const (
 	askConnect    = "c" // have the kernel ask where it connects to, over descriptor 3
 )
 
+// init keeps main on the process's first thread where that is to become a service. Only an init function can: before main the runtime lets
+// go of the thread, and on a busy machine main goes on on another one, once in a thousand starts.
+func init() {
+	if len(os.Args) > 1 && os.Args[1] == becomeService {
+		runtime.LockOSThread()
+	}
+}
+
 // Become does what the first argument says, and becomes the program of the others; it returns only what went wrong. It must be
-// called before anything else: who traces the start sees the process's first thread only.
+// called by main: who traces the start sees the process's first thread only.
 func Become(args []string) error {
 	if unix.Gettid() != unix.Getpid() {
 		return errors.New("not on the first thread")
@@ -127,7 +135,6 @@ func Become(args []string) error {
 	if len(args) < 2 {
 		return errors.New("no program")
 	}
-	runtime.LockOSThread()
 	what, args := args[0], args[1:]
 	if strings.Contains(what, askConnect) {
 		if err := redirect.Install(3); err != nil {

@@ -42,6 +42,9 @@ func TestMain(m *testing.M) {
 func asPod(args []string) (bool, error) {
 	switch {
 	case len(args) > 0 && args[0] == "exec":
+		if os.Getenv("WANDER") != "" {
+			wander()
+		}
 		return true, Become(args[1:])
 	case len(args) == 3 && args[0] == "dap":
 		pid, err := strconv.Atoi(args[2])

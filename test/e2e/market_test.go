@@ -27,7 +27,6 @@ import (
 // A team's application is staging: HTTP, gRPC, a real PostgreSQL, a real Redis, one that is slow to start and one that
 // crashes. A service of it runs unmodified: first among staging's, then among copies of its own down to the databases.
 func TestMarket(t *testing.T) {
-	t.Parallel()
 	p := newKube(t)
 	s := p.stageMarket(t)
 	staging := "http://" + p.serviceAddress(t, "storefront") + ":8080"
