@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"fairlead.dev/api"
 	"fairlead.dev/debugadapter/daptest"
 	"github.com/google/go-dap"
 )
@@ -133,6 +134,42 @@ func TestTerminateAfterRefusal(t *testing.T) {
 	}
 	c.Must("terminate", nil)
 	c.Event("terminated")
+	c.Must("disconnect", nil)
+	if err := wait(t, ended); err != nil {
+		t.Error(err)
+	}
+}
+
+// absent is a host with nothing to debug.
+type absent struct{}
+
+func (absent) Begin(context.Context, Request, func(string)) (Begun, error) {
+	return Begun{}, &api.Problem{Code: "no-core", Message: "the core file is gone"}
+}
+
+// What an editor sends after initialized, and what comes too late for a launch that failed by then, is answered: a refusal of
+// it would be shown as a second error.
+func TestConfigurationAfterRefusal(t *testing.T) {
+	c, ended := serve(t, absent{})
+	c.Must("initialize", daptest.Initialize())
+	for range 2 { // it may be tried again
+		start := c.Send("launch", daptest.M{"program": "/x"})
+		c.Event("initialized")
+		if m := start.Wait(); m.Success || !strings.Contains(m.ErrorText(), "the core file is gone") {
+			t.Errorf("launch: %s", m.Raw)
+		}
+		var b struct{ Breakpoints []dap.Breakpoint }
+		c.Must("setBreakpoints", daptest.Lines("/x/main.go", 3)).Into(t, &b)
+		if len(b.Breakpoints) != 1 || b.Breakpoints[0].Verified {
+			t.Errorf("%+v", b)
+		}
+		c.Must("setFunctionBreakpoints", daptest.M{"breakpoints": []daptest.M{}})
+		c.Must("setExceptionBreakpoints", daptest.M{"filters": []string{}})
+		c.Must("configurationDone", nil)
+		if m := c.Call("threads", nil); m.Success {
+			t.Errorf("threads: %s", m.Raw)
+		}
+	}
 	c.Must("disconnect", nil)
 	if err := wait(t, ended); err != nil {
 		t.Error(err)

@@ -31,7 +31,10 @@ func (s *session) onRequest(req obj) {
 		s.onTerminate(req)
 		return
 	}
-	if !s.accepted {
+	// After a launch that failed, what the editor was led to by initialized may still be on its way, and its refusal would be shown beside
+	// the failure.
+	late := s.refused && slices.Contains([]string{"setBreakpoints", "setFunctionBreakpoints", "setExceptionBreakpoints", "configurationDone"}, command)
+	if !s.accepted && !late {
 		s.refuse(req, "no debug session started: use launch or attach first", false)
 		return
 	}
@@ -92,7 +95,7 @@ func (s *session) onLaunch(req obj, attach bool) {
 		s.refuse(req, words(err), true)
 		return
 	}
-	s.accepted, s.attach, s.config, s.start = true, attach, config, req
+	s.accepted, s.refused, s.configured, s.attach, s.config, s.start = true, false, false, attach, config, req
 	s.src = newSources(time.Now())
 	s.absent = "nothing runs yet"
 	client := s.init.str("clientName")
@@ -154,7 +157,7 @@ func (s *session) begun(begun Begun, err error) {
 		err = fmt.Errorf("neither a service nor a program was found")
 	}
 	if err != nil {
-		s.start, s.accepted = nil, false
+		s.start, s.accepted, s.refused = nil, false, true
 		s.refuse(req, words(err), true)
 		return
 	}

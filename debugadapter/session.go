@@ -89,6 +89,7 @@ type session struct {
 	attach     bool
 	config     Config
 	accepted   bool // initialized was sent
+	refused    bool // the request was, after initialized was sent
 	start      obj  // the request, until it is answered
 	beginning  context.CancelFunc
 	progress   string // the id of the progress that is shown
