@@ -17,7 +17,7 @@ import (
 )
 
 // slow are the packages that drive real parts; they run one after the other, so that they do not starve each other on
-// a small machine. Those of their tests that mostly wait, for pods, run four at once: that keeps two cores busy.
+// a small machine. Those of their tests that mostly wait, for pods, run three at once: that keeps two cores busy.
 var slow = []string{"fairlead.dev/bridge/kube", "fairlead.dev/bridge/kube/lease", "fairlead.dev/bridge/kube/janitor", "fairlead.dev/platform/forge", "fairlead.dev/platform/registry", "fairlead.dev/server/review", "fairlead.dev/test/e2e", "fairlead.dev/test/editor"}
 
 func main() {
@@ -180,7 +180,7 @@ func (r *runner) tests() error {
 			args = append(args, p)
 		}
 	}
-	return errors.Join(r.goRun(".", args...), r.goRun(".", append([]string{"test", "-p", "1", "-parallel", "4", "-timeout", "45m"}, slow...)...))
+	return errors.Join(r.goRun(".", args...), r.goRun(".", append([]string{"test", "-p", "1", "-parallel", "3", "-timeout", "45m"}, slow...)...))
 }
 
 func (r *runner) clusterTests() error {
