@@ -21,18 +21,21 @@ func saysRefused(text, caller string, call api.Call) bool {
 
 var (
 	// sourceMember is slog's source in JSON, and logrus's without its function.
-	sourceMember = regexp.MustCompile(`"file":"([^"]{1,500}\.go)","line":([0-9]{1,6})\b`)
-	sourceText   = regexp.MustCompile(`([\w./\\@~+-]{1,500}\.go):([0-9]{1,6})\b`)
+	sourceMember = regexp.MustCompile(`"file":"([^"]+\.go)","line":([0-9]{1,6})\b`)
+	sourceText   = regexp.MustCompile(`([\w./\\@~+-]+\.go):([0-9]{1,6})\b`)
 )
 
-const maxSources = 8 // of one log line
+const (
+	maxSources = 8   // of one log line
+	maxSource  = 500 // bytes of a file's name
+)
 
 // sources are the places in source that a log line names, as frames without a function.
 func sources(text string) []callsite.Frame {
 	var out []callsite.Frame
 	for _, re := range []*regexp.Regexp{sourceMember, sourceText} {
 		for _, m := range re.FindAllStringSubmatch(text, maxSources) {
-			if n, err := strconv.Atoi(m[2]); err == nil && len(out) < maxSources {
+			if n, err := strconv.Atoi(m[2]); err == nil && len(out) < maxSources && len(m[1]) <= maxSource {
 				out = append(out, callsite.Frame{File: m[1], Line: n})
 			}
 		}

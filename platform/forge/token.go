@@ -131,14 +131,19 @@ func readOwn(getenv func(string) string) (Token, error) {
 	return t, err
 }
 
-// What RFC 9110 lets a credential have; a line's end in it would be a header of its own.
-var tokenPattern = regexp.MustCompile(`^[-A-Za-z0-9._~+/=]{1,1000}$`)
+// What RFC 9110 lets a credential have; a line's end in it would be a header of its own. The length is looked at beside it: {1,1000} takes
+// 5 ms to compile, at every start.
+var tokenPattern = regexp.MustCompile(`^[-A-Za-z0-9._~+/=]+$`)
+
+const maxToken = 1000
+
+func isToken(s string) bool { return len(s) <= maxToken && tokenPattern.MatchString(s) }
 
 func newToken(value, from string) (Token, error) {
 	if value == "" {
 		return Token{}, nil
 	}
-	if !tokenPattern.MatchString(value) {
+	if !isToken(value) {
 		return Token{}, &api.Problem{Code: "forge-token", Message: "the token " + from + " is none: it has characters that no token has", Hint: "make a new one in the forge's settings"}
 	}
 	return Token{From: from, value: value}, nil
@@ -355,7 +360,7 @@ func (e environment) helpers(ctx context.Context, t Target) (Token, error) {
 	}
 	for l := range strings.Lines(out) {
 		if v, ok := strings.CutPrefix(strings.TrimRight(l, "\r\n"), "password="); ok {
-			if !tokenPattern.MatchString(v) {
+			if !isToken(v) {
 				return Token{}, nil // a password with other characters than a token's
 			}
 			return newToken(v, "of git credential fill")

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"path"
 	"strings"
+	"sync"
 
 	"fairlead.dev/api"
 	"fairlead.dev/platform/registry"
@@ -20,8 +21,8 @@ var pageFiles embed.FS
 //go:embed static/*
 var staticFiles embed.FS
 
-// pages are the templates, each with the frame around it.
-var pages = func() map[string]*template.Template {
+// pages are the templates, each with the frame around it. They are parsed when the first page is drawn: most processes draw none.
+var pages = sync.OnceValue(func() map[string]*template.Template {
 	m := map[string]*template.Template{}
 	frame := template.Must(template.New("").Funcs(template.FuncMap{"join": strings.Join}).ParseFS(pageFiles, "page/frame.html"))
 	entries, err := pageFiles.ReadDir("page")
@@ -32,7 +33,7 @@ var pages = func() map[string]*template.Template {
 		m[strings.TrimSuffix(e.Name(), ".html")] = template.Must(template.Must(frame.Clone()).ParseFS(pageFiles, path.Join("page", e.Name())))
 	}
 	return m
-}()
+})
 
 // page is what the frame around every page needs.
 type page struct {
@@ -73,7 +74,7 @@ func see(w http.ResponseWriter, r *http.Request, path string) {
 func (p *Portal) draw(w http.ResponseWriter, r *http.Request, status int, name string, d page) {
 	d.Root = rootOf(r)
 	var b bytes.Buffer
-	if err := pages[name].ExecuteTemplate(&b, "frame", d); err != nil {
+	if err := pages()[name].ExecuteTemplate(&b, "frame", d); err != nil {
 		p.log.Error("portal: draw a page", "page", name, "error", err)
 		http.Error(w, "the page could not be drawn: this is a fault of the portal's", http.StatusInternalServerError)
 		return
