@@ -251,11 +251,12 @@ func TestFormToGrant(t *testing.T) {
 			if caller != "checkout" || callee != "billing" || environment != "mira-checkout" {
 				t.Errorf("asked for %s and %s in %s", caller, callee, environment)
 			}
-			return []api.Seen{{Call: api.Call{Callee: "billing", Method: "POST /v1/holds/*"}, Verdict: api.CallDenied, Count: 12}}
+			return []api.Seen{{Call: api.Call{Callee: "billing", Method: "POST /v1/holds/*"}, Verdict: api.CallDenied, Count: 12},
+				{Call: api.Call{Callee: "billing", Method: "/billing.v1.Billing/Charge"}, Verdict: api.CallDenied, Count: 1}}
 		}
 	})
 	page := s.send("GET", link, nil, nil)
-	for _, want := range []string{"Granted at once", "billing is open to everyone; team checkout changes its files directly", "mira-checkout", "takes money", "12 times", "Other endpoints of billing"} {
+	for _, want := range []string{"Granted at once", "billing is open to everyone; team checkout changes its files directly", "mira-checkout", "takes money", "12 times", ", once", "Other endpoints of billing"} {
 		if !strings.Contains(page.body, want) {
 			t.Errorf("the form does not say %q", want)
 		}
