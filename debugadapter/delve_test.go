@@ -151,6 +151,9 @@ func startDelve(t testing.TB, args ...string) *delve {
 	return d
 }
 
+// exit ends what is debugged, and Delve says so. Of SIGKILL it says nothing where it is about to let the process go on.
+func (d *delve) exit() { syscall.Kill(d.pid, syscall.SIGTERM) }
+
 // kill ends the debugger and what it debugs.
 func (d *delve) kill() {
 	d.once.Do(func() {
@@ -253,6 +256,7 @@ type pod struct {
 
 	begin  func(context.Context, Request, func(string)) error // before Begin returns
 	dialed func() error                                       // before Dial does its work
+	closed int                                                // how often the session closed one of its streams
 	told   chan struct{}                                      // a token whenever something was told
 }
 
@@ -304,7 +308,23 @@ func (p *pod) Dial(ctx context.Context, g api.Generation) (io.ReadWriteCloser, a
 	p.mu.Lock()
 	p.conns = append(p.conns, conn)
 	p.mu.Unlock()
-	return conn, start, nil
+	return closing{conn, func() {
+		p.mu.Lock()
+		p.closed++
+		p.mu.Unlock()
+		p.told <- struct{}{}
+	}}, start, nil
+}
+
+// closing tells when it is closed.
+type closing struct {
+	net.Conn
+	tell func()
+}
+
+func (c closing) Close() error {
+	defer c.tell()
+	return c.Conn.Close()
 }
 
 func (p *pod) Stopped(stopped bool) {

@@ -93,28 +93,31 @@ func TestDebuggerKilled(t *testing.T) {
 	}
 }
 
-// Requests that need a process wait for the one that is on its way.
+// Requests that need a process wait for the one that is on its way, whether the debugger is gone or says that its process is.
 func TestRequestsWait(t *testing.T) {
-	p, c, _, path, v, s := ticker(t)
-	letRun(t, c, path, s.ThreadID)
-	dialing := make(chan struct{}, 10)
-	p.mu.Lock()
-	p.dialed = func() error { dialing <- struct{}{}; return nil }
-	p.mu.Unlock()
-	p.stop()
-	<-dialing // the stream's end was noticed
-	waiting := c.Send("threads", nil)
-	cancelled := c.Send("evaluate", daptest.M{"expression": "1"})
-	c.Must("cancel", daptest.M{"requestId": cancelled.Seq})
-	if m := cancelled.Wait(); m.Success || m.Text != "cancelled" {
-		t.Errorf("what was cancelled was answered %s", m.Raw)
-	}
-	if waiting.Answered() {
-		t.Error("threads was answered without a process")
-	}
-	p.deploy(path, v)
-	if m := waiting.Wait(); !m.Success {
-		t.Errorf("threads: %s", m.Raw)
+	for name, end := range map[string]func(*delve){
+		"the process exits":   (*delve).exit,
+		"the debugger breaks": func(d *delve) { d.cmd.Process.Kill() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, c, _, path, v, s := ticker(t)
+			letRun(t, c, path, s.ThreadID)
+			end(p.current)
+			p.await("its end was noticed", func() bool { return p.closed > 0 })
+			waiting := c.Send("threads", nil)
+			cancelled := c.Send("evaluate", daptest.M{"expression": "1"})
+			c.Must("cancel", daptest.M{"requestId": cancelled.Seq})
+			if m := cancelled.Wait(); m.Success || m.Text != "cancelled" {
+				t.Errorf("what was cancelled was answered %s", m.Raw)
+			}
+			if waiting.Answered() {
+				t.Error("threads was answered without a process")
+			}
+			p.deploy(path, v)
+			if m := waiting.Wait(); !m.Success {
+				t.Errorf("threads: %s", m.Raw)
+			}
+		})
 	}
 }
 
