@@ -86,7 +86,10 @@ func (s *Server) requestAccess(ctx context.Context, svc api.Service, a accessArg
 	if err != nil {
 		return err
 	}
-	if !s.showDocument(ctx, url, !s.set.Beside) {
+	s.mu.Lock()
+	external := !s.set.Beside
+	s.mu.Unlock()
+	if !s.showDocument(ctx, url, external) {
 		s.show(messageInfo, "Fairlead: request access at "+url)
 	}
 	return nil
