@@ -77,12 +77,28 @@ export async function browser(machine, { width = 1400, height = 900 } = {}) {
 	return ctx;
 }
 
+/**
+ * freshWorkers is for the pages of a new browser, where no service worker can be out of date. Each of VS Code's webviews registers theirs anew and has
+ * it updated before it shows anything, and on a busy machine Chromium may never answer that (one window in ten, at five at once: the webview stays
+ * blank). So a worker that is there already is taken as it is. code-server's own, there to be installed as an app, does not get in between.
+ */
+function freshWorkers() {
+	const { register } = ServiceWorkerContainer.prototype;
+	ServiceWorkerContainer.prototype.register = async function (url, o) {
+		const script = new URL(url, location.href).href;
+		if (script.includes('/_static/out/browser/serviceWorker.js')) return new Promise(() => {});
+		return (this.controller?.scriptURL === script && await this.getRegistration()) || register.call(this, url, o);
+	};
+	ServiceWorkerRegistration.prototype.update = async function () { return this; };
+}
+
 /** Workbench is one window of VS Code. */
 export class Workbench {
 	static async open(machine, server, folder, o) {
 		const ctx = await browser(machine, o);
 		const page = ctx.pages()[0] ?? await ctx.newPage();
 		page.setDefaultTimeout(patience);
+		await page.addInitScript(freshWorkers);
 		const wb = Object.assign(new Workbench(), { machine, server, ctx, page, folder });
 		machine.workbench = wb;
 		await page.goto(`${server.url}/?folder=${encodeURIComponent(folder)}`);
