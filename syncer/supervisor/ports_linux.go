@@ -3,6 +3,7 @@ package supervisor
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
@@ -34,24 +35,32 @@ func (l listener) dialAddr() string {
 	return netip.AddrPortFrom(a, l.addr.Port()).String()
 }
 
-// listeners finds what the given processes listen on, in the order in which the sockets were made: the network namespace's
-// sockets in state LISTEN whose inode is among their descriptors.
+// listeners finds what the given processes listen on: the network namespace's sockets in state LISTEN whose inode is among their descriptors.
+// They come in the order of the processes and of the descriptors, which is mostly that in which they were made: open(2) gives the lowest
+// descriptor that is free. (Inodes are given to each processor by the thousand, so they tell nothing where a process wanders.)
 func listeners(pids []int) []listener {
-	socks := map[uint64]bool{}
+	socks, rank := map[uint64]bool{}, map[uint64]int{}
 	for _, pid := range pids {
 		dir := "/proc/" + strconv.Itoa(pid) + "/fd"
 		ents, err := os.ReadDir(dir)
 		if err != nil {
 			continue
 		}
+		fds := make([]int, 0, len(ents))
 		for _, e := range ents {
-			to, err := os.Readlink(dir + "/" + e.Name())
+			if fd, err := strconv.Atoi(e.Name()); err == nil {
+				fds = append(fds, fd)
+			}
+		}
+		slices.Sort(fds)
+		for _, fd := range fds {
+			to, err := os.Readlink(dir + "/" + strconv.Itoa(fd))
 			if err != nil {
 				continue
 			}
 			if s, ok := strings.CutPrefix(to, "socket:["); ok {
-				if n, err := strconv.ParseUint(strings.TrimSuffix(s, "]"), 10, 64); err == nil {
-					socks[n] = true
+				if n, err := strconv.ParseUint(strings.TrimSuffix(s, "]"), 10, 64); err == nil && !socks[n] {
+					socks[n], rank[n] = true, len(rank)
 				}
 			}
 		}
@@ -63,8 +72,19 @@ func listeners(pids []int) []listener {
 	if err != nil {
 		out = readListeners(socks)
 	}
-	slices.SortFunc(out, func(a, b listener) int { return int(a.inode) - int(b.inode) })
+	slices.SortFunc(out, func(a, b listener) int { return cmp.Compare(rank[a.inode], rank[b.inode]) })
 	return out
+}
+
+// inOrder puts those first that were there before, as they were.
+func inOrder(now, before []listener) {
+	rank := func(l listener) int {
+		if i := slices.Index(before, l); i >= 0 {
+			return i
+		}
+		return len(before)
+	}
+	slices.SortStableFunc(now, func(a, b listener) int { return cmp.Compare(rank(a), rank(b)) })
 }
 
 // askListeners asks the kernel by sock_diag(7) for its sockets in state LISTEN. It takes no capability. A sandbox may have no

@@ -640,7 +640,8 @@ func (s *Supervisor) observe(p *process, mainPort int) {
 			}
 		}
 		age := look.Sub(p.start) - stood
-		now := listeners(append(descendants(p.pid, nil), p.pid))
+		now := listeners(append([]int{p.pid}, descendants(p.pid, nil)...))
+		inOrder(now, last)
 		if !sameListeners(now, last) {
 			last = now
 			main := pickMain(now, mainPort)
@@ -665,7 +666,7 @@ const (
 )
 
 // pollEvery: a start is looked at closely, since requests wait for it; a service that has been up for a while changes
-// its ports rarely, and the look costs up to a millisecond.
+// its ports rarely.
 func pollEvery(age time.Duration) time.Duration {
 	switch {
 	case age < 300*time.Millisecond:
@@ -690,8 +691,8 @@ func sameListeners(a, b []listener) bool {
 	return true
 }
 
-// pickMain chooses the port that a browser is opened on: the declared one where the service listens on it, else the
-// first socket that it made and that is not bound to loopback only, else the first.
+// pickMain chooses the port that a browser is opened on: the declared one where the service listens on it, else that of the
+// first socket that is not bound to loopback only, else of the first.
 func pickMain(ls []listener, declared int) int {
 	first := 0
 	for _, l := range ls {

@@ -32,7 +32,8 @@ onMachine("VS Code's test client for debug adapters", 'testsupport', async (m, s
 	/** stop asks the service for something, and waits until it stands at a line. */
 	const stop = async (line) => {
 		const stopped = c.assertStoppedLocation('breakpoint', { path: file, line });
-		asked = ask('x');
+		asked = eventually('it listens', () => ask('x')); // its process is there a moment before
+		asked.catch(() => {}); // said by goOn
 		const { body } = await stopped;
 		const [frame] = body.stackFrames;
 		assert.equal(frame.name, 'main.answer');
