@@ -127,6 +127,11 @@ func (r *real) open(t testing.TB, spec bridge.Spec) *Environment {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, r.progress())
 	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("what was told:\n%s", r.progress())
+		}
+	})
 	return e
 }
 

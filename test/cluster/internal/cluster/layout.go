@@ -20,8 +20,8 @@ const (
 	nodeName    = "node1"
 	nodeAddress = "198.18.0.1" // of the link: the node, the DNS server, the pods' gateway
 	podNetwork  = "198.18.0.0/24"
-	serviceNet  = "198.19.0.0/24"
-	serviceAPI  = "198.19.0.1" // the first of serviceNet is always the kubernetes service
+	serviceNet  = "198.19.0.0/16" // wide, so that a Service seldom gets the address that another had a moment ago
+	serviceAPI  = "198.19.0.1"    // the first of serviceNet is always the kubernetes service
 	domain      = "cluster.local"
 	cgroupName  = "fairlead-test"
 )
