@@ -47,14 +47,14 @@ func (b *before) RoundTrip(q *http.Request) (*http.Response, error) {
 }
 
 // settle makes the copies of an environment follow it, as a janitor does.
-func (c *client) settle(ctx context.Context, ns, name string) (string, error) {
+func (c *client) settle(ctx context.Context, ns, name string) (Settled, error) {
 	have, err := c.copiesOf(ctx, ns, name)
 	if err != nil {
-		return "", err
+		return Settled{}, err
 	}
 	d, err := c.deployment(ctx, ns, name)
 	if err != nil {
-		return "", err
+		return Settled{}, err
 	}
 	return (&Cluster{c: c}).SettleCopies(ctx, d, have)
 }

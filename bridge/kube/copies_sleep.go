@@ -140,26 +140,40 @@ func (c *client) copiesOf(ctx context.Context, ns, environment string) (out Copi
 	return out, nil
 }
 
+// Settled is how many fresh copies of dependencies were made to follow their environment.
+type Settled struct{ Slept, Woken int }
+
+// String is in words; of none it is "".
+func (s Settled) String() string {
+	var words []string
+	if s.Slept > 0 {
+		words = append(words, fmt.Sprintf("put to sleep with it: %d fresh copies of dependencies", s.Slept))
+	}
+	if s.Woken > 0 {
+		words = append(words, fmt.Sprintf("woken with it: %d fresh copies of dependencies", s.Woken))
+	}
+	return strings.Join(words, "; ")
+}
+
 // SettleCopies makes the fresh copies of an environment sleep while it does, and be awake while it is. It returns what it
-// did, in words; nothing to do is "". have may be old: what has changed since is left alone, and decided on by itself.
+// did, also where it fails. have may be old: what has changed since is left alone, and decided on by itself.
 //
 // The environment's own Deployment says what is right, and is asked after have was read. A copy is changed only as it was
 // in have, so one that was woken in between (wakeCopies writes to each) is not put to sleep. Whoever is killed between
 // two copies leaves what the next one to come settles.
-func (cl *Cluster) SettleCopies(ctx context.Context, d *appsv1.Deployment, have Copies) (did string, err error) {
+func (cl *Cluster) SettleCopies(ctx context.Context, d *appsv1.Deployment, have Copies) (did Settled, err error) {
 	if !have.Differ(d) {
-		return "", nil
+		return did, nil
 	}
 	c := cl.c
 	now, err := c.kube.AppsV1().Deployments(d.Namespace).Get(ctx, d.Name, metav1.GetOptions{})
 	if isNotFound(err) || err == nil && now.UID != d.UID {
-		return "", nil
+		return did, nil
 	}
 	if err != nil {
-		return "", c.explain("look at environment "+d.Name, err)
+		return did, c.explain("look at environment "+d.Name, err)
 	}
 	asleep, awake := rests(now)
-	changed := 0
 	for _, w := range have.of(now) {
 		switch {
 		case asleep && w.replicas > 0:
@@ -170,19 +184,17 @@ func (cl *Cluster) SettleCopies(ctx context.Context, d *appsv1.Deployment, have 
 			continue
 		}
 		if err == nil {
-			changed++
+			if asleep {
+				did.Slept++
+			} else {
+				did.Woken++
+			}
 		}
 		if err != nil && !isNotFound(err) && !apierrors.IsConflict(err) {
-			return "", c.explain("put to sleep or wake "+w.kind+" "+w.GetName(), err)
+			return did, c.explain("put to sleep or wake "+w.kind+" "+w.GetName(), err)
 		}
 	}
-	switch {
-	case changed == 0:
-		return "", nil
-	case asleep:
-		return fmt.Sprintf("put to sleep with it: %d fresh copies of dependencies", changed), nil
-	}
-	return fmt.Sprintf("woken with it: %d fresh copies of dependencies", changed), nil
+	return did, nil
 }
 
 // follow is SettleCopies, tried again where copies were changed by others meanwhile, their controllers say.

@@ -121,7 +121,19 @@ func TestClusterCopiesSleep(t *testing.T) {
 	// Its owner is there, or the garbage collector would take it.
 	stranger.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "ServiceAccount", Name: "default", UID: r.defaultAccount(t)}}
 	stranger = r.create(t, r.ns, stranger)
-	asleep := r.later(62*time.Minute, nil)
+	// One is written to between the look and the act: it is looked at again, and told with the other.
+	wrote := false
+	asleep := r.later(62*time.Minute, func(o *Options) {
+		o.step = func(step string, _ *appsv1.Deployment) {
+			if step != "copies" || wrote {
+				return
+			}
+			wrote = true
+			if _, err := r.kc.AppsV1().Deployments(r.ns).Patch(t.Context(), "x-web", types.MergePatchType, []byte(`{"metadata":{"annotations":{"example.test/by":"another"}}}`), metav1.PatchOptions{}); err != nil {
+				t.Error(err)
+			}
+		}
+	})
 
 	if f, n := r.follow(t, asleep, "x", "put to sleep", "0 0 0"); !f.Done || f.Decision.Action != lease.Sleep || n != 2 {
 		t.Fatalf("%d, %+v", n, f)
@@ -147,7 +159,7 @@ func TestClusterCopiesSleep(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return did != ""
+		return did.Slept == 1
 	})
 	if n := r.replicas(t, "x"); n != "0 0 1" {
 		t.Fatalf("half asleep: %s", n)

@@ -116,6 +116,7 @@ type Finding struct {
 	// Copies is what was done to the environment's fresh copies of dependencies, which sleep and wake with it.
 	Copies string `json:"copies,omitempty"`
 
+	settled     kube.Settled // Copies in figures
 	conflict    bool
 	interrupted bool
 }
@@ -402,9 +403,11 @@ func (j *Janitor) settle(ctx context.Context, d *appsv1.Deployment, f *Finding) 
 func (j *Janitor) copies(ctx context.Context, d *appsv1.Deployment, have kube.Copies, f *Finding) error {
 	j.o.step("copies", d)
 	did, err := j.o.Cluster.SettleCopies(ctx, d, have)
-	if did != "" {
-		f.Copies = did
-		j.o.Logger.Info("janitor", "act", "copies", "done", err == nil, "namespace", d.Namespace, "environment", d.Name, "uid", d.UID, "note", did)
+	if did != (kube.Settled{}) {
+		f.settled.Slept += did.Slept
+		f.settled.Woken += did.Woken
+		f.Copies = f.settled.String()
+		j.o.Logger.Info("janitor", "act", "copies", "done", err == nil, "namespace", d.Namespace, "environment", d.Name, "uid", d.UID, "note", did.String())
 	}
 	return err
 }
