@@ -84,6 +84,11 @@ func realCluster(t testing.TB) *real {
 		t.Fatal(err)
 	}
 	r.c, r.kube = c, c.kube
+	t.Cleanup(func() {
+		if p := r.progress(); t.Failed() && p != "" {
+			t.Logf("what was told:\n%s", p)
+		}
+	})
 	return r
 }
 
@@ -127,11 +132,6 @@ func (r *real) open(t testing.TB, spec bridge.Spec) *Environment {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, r.progress())
 	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("what was told:\n%s", r.progress())
-		}
-	})
 	return e
 }
 
